@@ -1,0 +1,90 @@
+//! Compiles every line of `shaders/permutations.txt` to `shaders/spirv/<module>.spv` and writes
+//! `shaders/spirv/manifest.sha256`, which `build.rs` and `sha256sum -c` both verify.
+//!
+//! Run it as `make shaders`.
+
+use sha2::{Digest, Sha256};
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Everything that decides a module's bytes, relative to the repository's root.
+const COMPILER_INPUTS: [&str; 3] =
+    ["tools/compile-shaders/src/main.rs", "tools/compile-shaders/Cargo.toml", "shaders/permutations.txt"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    std::env::set_current_dir(&root)?;
+    let output = Path::new("shaders/spirv");
+    fs::create_dir_all(output)?;
+    for stale in files_below(output)? {
+        fs::remove_file(stale)?;
+    }
+
+    let compiler = shaderc::Compiler::new()?;
+    let permutations = fs::read_to_string("shaders/permutations.txt")?;
+    for line in permutations.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let (Some(module), Some(source)) = (words.next(), words.next()) else {
+            return Err(format!("permutations.txt: expected `module source defines…`, found `{line}`").into());
+        };
+        let spirv = compile(&compiler, source, words)?;
+        fs::write(output.join(format!("{module}.spv")), spirv)?;
+        println!("{module}");
+    }
+    fs::write(output.join("manifest.sha256"), manifest()?)?;
+    Ok(())
+}
+
+fn compile<'a>(
+    compiler: &shaderc::Compiler,
+    source: &str,
+    defines: impl Iterator<Item = &'a str>,
+) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut options = shaderc::CompileOptions::new()?;
+    options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_1 as u32);
+    options.set_optimization_level(shaderc::OptimizationLevel::Performance);
+    options.set_warnings_as_errors();
+    options.set_include_callback(|requested, _, _, _| {
+        let path = Path::new("shaders").join(requested);
+        let content = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(shaderc::ResolvedInclude { resolved_name: requested.to_string(), content })
+    });
+    for define in defines {
+        options.add_macro_definition(define, Some("1"));
+    }
+    let text = fs::read_to_string(Path::new("shaders").join(source))?;
+    let artifact = compiler.compile_into_spirv(&text, shaderc::ShaderKind::Compute, source, "main", Some(&options))?;
+    Ok(artifact.as_binary_u8().to_vec())
+}
+
+/// `sha256sum` lines over the compiler's inputs, the GLSL and the modules, sorted by path.
+fn manifest() -> Result<String, Box<dyn Error>> {
+    let mut files: Vec<PathBuf> = COMPILER_INPUTS.iter().map(PathBuf::from).collect();
+    files.extend(files_below(Path::new("shaders"))?);
+    files.sort();
+    files.dedup();
+    let mut lines = String::new();
+    for file in files {
+        let mut digest = String::new();
+        for byte in Sha256::digest(fs::read(&file)?) {
+            write!(digest, "{byte:02x}")?;
+        }
+        writeln!(lines, "{digest}  {}", file.display())?;
+    }
+    Ok(lines)
+}
+
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
