@@ -12,9 +12,11 @@
 //! third level. Without fused multiply-adds a product is rounded once and added to what came before: the first term
 //! meets the same number of roundings, since its first addition, to zero, is exact.
 
-use super::isa::Isa;
+use super::isa::{Isa, Plain, Vector};
 use super::parallel::zeroed;
 use crate::error::Result;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m256, __m512};
 
 /// Longest chain of one block: a panel of B that deep stays in a 32 KiB L1 cache. At most 1024 for the contract's
 /// Frobenius bound.
@@ -129,76 +131,67 @@ impl Sums {
     }
 }
 
+/// A tile of `MR` rows and `VECTORS` vectors of columns, every sum in a register.
+///
 /// # Safety
-/// `a`, `b` and `c` must hold `4·depth`, `16·depth` and `64` elements.
+/// The processor has `V`; the pointers hold `mr·depth`, `nr·depth` and `mr·nr` elements.
+#[inline(always)]
+unsafe fn tile<V: Vector, const MR: usize, const VECTORS: usize>(
+    depth: usize,
+    mut a: *const f32,
+    mut b: *const f32,
+    c: *mut f32,
+) {
+    // SAFETY: by the caller's promise every step has one row of A and one of B left, and C holds the whole tile.
+    unsafe {
+        let mut sums = [[V::splat(0.0); VECTORS]; MR];
+        for _ in 0..depth {
+            let mut row = [V::splat(0.0); VECTORS];
+            for v in 0..VECTORS {
+                row[v] = V::load(b.add(v * V::LANES));
+            }
+            for i in 0..MR {
+                let value = V::splat(*a.add(i));
+                for v in 0..VECTORS {
+                    sums[i][v] = value.multiply_add(row[v], sums[i][v]);
+                }
+            }
+            a = a.add(MR);
+            b = b.add(VECTORS * V::LANES);
+        }
+        for i in 0..MR {
+            for v in 0..VECTORS {
+                let at = c.add((i * VECTORS + v) * V::LANES);
+                V::load(at).add(sums[i][v]).store(at);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`tile`].
 unsafe fn portable(depth: usize, a: *const f32, b: *const f32, c: *mut f32) {
-    // SAFETY: the caller's promise, element for element.
-    let (a, b, c) = unsafe {
-        (
-            std::slice::from_raw_parts(a, 4 * depth),
-            std::slice::from_raw_parts(b, 16 * depth),
-            std::slice::from_raw_parts_mut(c, 64),
-        )
-    };
-    let mut sums = [[0f32; 16]; 4];
-    for (a, b) in a.as_chunks::<4>().0.iter().zip(b.as_chunks::<16>().0) {
-        for (sums, &a) in sums.iter_mut().zip(a) {
-            for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum = super::isa::multiply_add::<{ super::isa::PORTABLE_FUSES }>(a, b, *sum);
-            }
-        }
-    }
-    for (c, sum) in c.iter_mut().zip(sums.as_flattened()) {
-        *c += sum;
-    }
+    // SAFETY: the caller's promise.
+    unsafe { tile::<Plain, 4, 2>(depth, a, b, c) }
 }
 
-/// A tile kernel of `$mr` rows and `$vectors` vectors of `$lanes` columns, every sum in a register.
+/// # Safety
+/// As [`tile`].
 #[cfg(target_arch = "x86_64")]
-macro_rules! vector_tile {
-    ($name:ident, $features:literal, $mr:literal, $vectors:literal, $lanes:literal,
-     $zero:ident, $load:ident, $splat:ident, $multiply_add:ident, $add:ident, $store:ident) => {
-        /// # Safety
-        /// The processor has the features; the pointers hold `mr·depth`, `nr·depth` and `mr·nr` elements.
-        #[target_feature(enable = $features)]
-        unsafe fn $name(depth: usize, mut a: *const f32, mut b: *const f32, c: *mut f32) {
-            use std::arch::x86_64::*;
-            let mut sums = [[$zero(); $vectors]; $mr];
-            for _ in 0..depth {
-                // SAFETY: by the caller's promise every step has one row of A and one of B left.
-                unsafe {
-                    let row: [_; $vectors] = std::array::from_fn(|v| $load(b.add(v * $lanes)));
-                    for i in 0..$mr {
-                        let value = $splat(*a.add(i));
-                        for v in 0..$vectors {
-                            sums[i][v] = $multiply_add(value, row[v], sums[i][v]);
-                        }
-                    }
-                    a = a.add($mr);
-                    b = b.add($vectors * $lanes);
-                }
-            }
-            for i in 0..$mr {
-                for v in 0..$vectors {
-                    // SAFETY: by the caller's promise C holds every row and vector of the tile.
-                    unsafe {
-                        let at = c.add((i * $vectors + v) * $lanes);
-                        $store(at, $add($load(at), sums[i][v]));
-                    }
-                }
-            }
-        }
-    };
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(depth: usize, a: *const f32, b: *const f32, c: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::<__m256, 6, 2>(depth, a, b, c) }
 }
 
+/// # Safety
+/// As [`tile`].
 #[cfg(target_arch = "x86_64")]
-#[rustfmt::skip]
-vector_tile!(avx2, "avx2,fma", 6, 2, 8,
-    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_storeu_ps);
-#[cfg(target_arch = "x86_64")]
-#[rustfmt::skip]
-vector_tile!(avx512, "avx512f", 8, 2, 16,
-    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_storeu_ps);
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512(depth: usize, a: *const f32, b: *const f32, c: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::<__m512, 8, 2>(depth, a, b, c) }
+}
 
 #[cfg(test)]
 mod tests {

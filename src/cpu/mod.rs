@@ -3,15 +3,19 @@
 //!
 //! - `gather`: a pass as a correlation over pixels and taps; forward and input gradient are the same thing.
 //! - `dense`, `weight_gradient`: through the tile engine `gemm`.
+//! - `direct`, `direct_weight_gradient`: without it, for depthwise layers and small groups; `patch` pads for them.
 //! - `isa`, `parallel`: which instructions, which threads.
 //!
 //! Slices are contiguous: x and dx are N C H W, weight and dweight K C/g R S, y and dy N K P Q.
 
 mod dense;
+mod direct;
+mod direct_weight_gradient;
 mod gather;
 mod gemm;
 mod isa;
 mod parallel;
+mod patch;
 #[cfg(test)]
 mod tests;
 mod weight_gradient;
@@ -122,7 +126,9 @@ fn backward_weight_on(
     let gather = Gather::forward(problem);
     if let Some(dweight) = dweight {
         fits("dweight", dweight, problem.weight_elements())?;
-        weight_gradient::dense(isa, &gather, x, dy, accumulate, dweight, threads)?;
+        if !direct_weight_gradient::weight_gradient(isa, &gather, x, dy, accumulate, dweight, threads)? {
+            weight_gradient::dense(isa, &gather, x, dy, accumulate, dweight, threads)?;
+        }
     }
     if let Some(dbias) = dbias {
         fits("dbias", dbias, problem.k)?;
@@ -140,6 +146,9 @@ fn correlate(
     dst: &mut [f32],
     threads: usize,
 ) -> Result<()> {
+    if direct::correlate(isa, gather, src, weight, start, dst, threads)? {
+        return Ok(());
+    }
     dense::correlate(isa, gather, src, weight, start, dst, threads)
 }
 
