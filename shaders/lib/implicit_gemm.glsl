@@ -1,0 +1,87 @@
+// Implicit GEMM over taps: m = channels of the result, n = its pixels over the whole batch, reduction =
+// taps (outer) × channels of the source (inner). A result pixel is decoded once a thread; inside a block
+// the tap is uniform, so an address is pixel + tap offset + channel plane, without any division.
+//
+// The weight is packed as [group][tap][source channel][result channel], see pack-weights.glsl.
+
+#include "lib/taps.glsl"
+#include "lib/tile.glsl"
+
+// Result pixels whose source this thread fetches.
+const uint PIXELS = TILE_N < THREADS ? 1 : TILE_N / THREADS;
+bool pixel_exists[PIXELS];
+uint pixel_plane[PIXELS]; // element of the source's first channel of this group in the pixel's image
+ivec2 pixel_at[PIXELS];
+
+uint group, first_m, first_n, m_count, reduced_channels, channel_blocks, source_plane;
+
+void fetch(uint block) {
+    uint tap = block / channel_blocks;
+    uint first_channel = block % channel_blocks * BLOCK;
+    [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
+        uint channel = first_channel + a_row(i);
+        uint m = first_m + a_m(i);
+        a_next[i] = 0;
+        if (channel < reduced_channels && m < m_count) {
+            a_next[i] = WEIGHT(((group * pc.R * pc.S + tap) * reduced_channels + channel) * m_count + m);
+        }
+    }
+    ivec2 tap_at = ivec2(tap / pc.S, tap % pc.S);
+    [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
+        ivec2 source;
+        bool hit = source_pixel(pixel_at[j], tap_at, source) && pixel_exists[j];
+        uint at = pixel_plane[j] + uint(source.x) * SOURCE_WIDTH + uint(source.y);
+        [[unroll]] for (uint i = j; i < B_LOADS; i += PIXELS) {
+            uint channel = first_channel + b_row(i);
+            b_next[i] = 0;
+            if (hit && channel < reduced_channels) {
+                b_next[i] = SOURCE(at + channel * source_plane);
+            }
+        }
+    }
+}
+
+void main() {
+    uint tile = tile_index();
+    if (tile >= pc.tile_end) {
+        return;
+    }
+    m_count = RESULT_CHANNELS / pc.groups;
+    reduced_channels = SOURCE_CHANNELS / pc.groups;
+    channel_blocks = (reduced_channels + BLOCK - 1) / BLOCK;
+    source_plane = SOURCE_HEIGHT * SOURCE_WIDTH;
+    uint result_plane = RESULT_HEIGHT * RESULT_WIDTH;
+    uint pixels = pc.N * result_plane;
+
+    // Tiles of the same pixels are neighbours, so that their source is read from cache.
+    uint tiles_m = (m_count + TILE_M - 1) / TILE_M;
+    uint tiles_n = (pixels + TILE_N - 1) / TILE_N;
+    first_m = tile % tiles_m * TILE_M;
+    first_n = tile / tiles_m % tiles_n * TILE_N;
+    group = tile / tiles_m / tiles_n;
+
+    [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
+        uint pixel = first_n + b_n(j);
+        pixel_exists[j] = pixel < pixels;
+        uint in_plane = pixel % result_plane;
+        pixel_at[j] = ivec2(in_plane / RESULT_WIDTH, in_plane % RESULT_WIDTH);
+        pixel_plane[j] = (pixel / result_plane * SOURCE_CHANNELS + group * reduced_channels) * source_plane;
+    }
+
+    multiply(pc.R * pc.S * channel_blocks);
+
+    [[unroll]] for (uint j = 0; j < THREAD_N / 4; ++j) {
+        [[unroll]] for (uint e = 0; e < 4; ++e) {
+            uint pixel = first_n + result_n(j, e);
+            if (pixel < pixels) {
+                uint at = (pixel / result_plane * RESULT_CHANNELS + group * m_count) * result_plane + pixel % result_plane;
+                [[unroll]] for (uint i = 0; i < THREAD_M; ++i) {
+                    uint m = first_m + result_m(i);
+                    if (m < m_count) {
+                        store_result(at + m * result_plane, group * m_count + m, totals[i * (THREAD_N / 4) + j][e]);
+                    }
+                }
+            }
+        }
+    }
+}

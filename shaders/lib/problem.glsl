@@ -1,0 +1,67 @@
+// The interface that every kernel shares: push constants and the four tensors.
+//
+// Push constants begin with the 17 sizes of the problem, in the order N C H W K P Q R S, strides, begin
+// paddings, dilations, groups, has_bias. Tensors sit at binding 0 (input), 1 (weight), 2 (bias) and
+// 3 (output), or their gradients in the same places. A kernel that has one of them defines its access
+// qualifier before including this file, for example `#define INPUT_ACCESS readonly`; an empty definition
+// means read and write.
+//
+// With BUFFER_ADDRESSES the tensors are 64-bit addresses in the push constants, so that one tensor may be
+// larger than maxStorageBufferRange.
+
+#extension GL_EXT_control_flow_attributes : require
+#ifdef BUFFER_ADDRESSES
+#extension GL_EXT_buffer_reference : require
+
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats {
+    float values[];
+};
+#endif
+
+layout(push_constant) uniform Push {
+    uint N, C, H, W, K, P, Q, R, S;
+    uint stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups, has_bias;
+    uint tile_begin, tile_end; // this dispatch's share of the kernel's tiles
+    uint flags;                // FLAG_*
+    uint extra_0, extra_1;     // each kernel says what they are to it
+#ifdef BUFFER_ADDRESSES
+    layout(offset = 96) Floats input_at;
+    Floats weight_at, bias_at, output_at;
+#else
+    layout(offset = 96) uint input_base; // elements between the bound range's start and the tensor
+    uint weight_base, bias_base, output_base;
+#endif
+} pc;
+
+const uint FLAG_ACCUMULATE = 1u; // add to what the result held
+const uint FLAG_SKIP_WEIGHT = 2u; // weight gradients: only the bias's is wanted
+
+#ifdef BUFFER_ADDRESSES
+#define INPUT(i) pc.input_at.values[i]
+#define WEIGHT(i) pc.weight_at.values[i]
+#define BIAS(i) pc.bias_at.values[i]
+#define OUTPUT(i) pc.output_at.values[i]
+#else
+#define INPUT(i) input_tensor.values[pc.input_base + (i)]
+#define WEIGHT(i) weight_tensor.values[pc.weight_base + (i)]
+#define BIAS(i) bias_tensor.values[pc.bias_base + (i)]
+#define OUTPUT(i) output_tensor.values[pc.output_base + (i)]
+#ifdef INPUT_ACCESS
+layout(binding = 0, std430) INPUT_ACCESS restrict buffer Input { float values[]; } input_tensor;
+#endif
+#ifdef WEIGHT_ACCESS
+layout(binding = 1, std430) WEIGHT_ACCESS restrict buffer Weight { float values[]; } weight_tensor;
+#endif
+#ifdef BIAS_ACCESS
+layout(binding = 2, std430) BIAS_ACCESS restrict buffer Bias { float values[]; } bias_tensor;
+#endif
+#ifdef OUTPUT_ACCESS
+layout(binding = 3, std430) OUTPUT_ACCESS restrict buffer Output { float values[]; } output_tensor;
+#endif
+#endif
+
+// Which tile this workgroup computes: dispatches are folded into x and y, because one axis may hold no more
+// than 65,535 workgroups. A workgroup whose tile is not below pc.tile_end has nothing to do.
+uint tile_index() {
+    return pc.tile_begin + gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+}

@@ -1,0 +1,39 @@
+// Where a destination pixel reads its source through one kernel element (tap).
+
+#ifdef BACKWARD_INPUT
+// dx at (h, w) reads dy at (p, q) with p·stride + r·dilation − padding = h, if there is such a p.
+layout(constant_id = 8) const bool UNIT_STRIDE = false; // spares two divisions a tap
+
+bool source_pixel(ivec2 pixel, ivec2 tap, out ivec2 source) {
+    ivec2 reach = pixel + ivec2(pc.padding_h, pc.padding_w) - tap * ivec2(pc.dilation_h, pc.dilation_w);
+    if (UNIT_STRIDE) {
+        source = reach;
+        return uint(source.x) < pc.P && uint(source.y) < pc.Q;
+    }
+    ivec2 stride = ivec2(pc.stride_h, pc.stride_w);
+    source = reach / stride;
+    return all(greaterThanEqual(reach, ivec2(0))) && source * stride == reach
+        && uint(source.x) < pc.P && uint(source.y) < pc.Q;
+}
+
+#define SOURCE_CHANNELS pc.K
+#define SOURCE_HEIGHT pc.P
+#define SOURCE_WIDTH pc.Q
+#define RESULT_CHANNELS pc.C
+#define RESULT_HEIGHT pc.H
+#define RESULT_WIDTH pc.W
+#else
+// y at (p, q) reads x at (p·stride + r·dilation − padding, …).
+bool source_pixel(ivec2 pixel, ivec2 tap, out ivec2 source) {
+    source = pixel * ivec2(pc.stride_h, pc.stride_w) - ivec2(pc.padding_h, pc.padding_w)
+        + tap * ivec2(pc.dilation_h, pc.dilation_w);
+    return uint(source.x) < pc.H && uint(source.y) < pc.W;
+}
+
+#define SOURCE_CHANNELS pc.C
+#define SOURCE_HEIGHT pc.H
+#define SOURCE_WIDTH pc.W
+#define RESULT_CHANNELS pc.K
+#define RESULT_HEIGHT pc.P
+#define RESULT_WIDTH pc.Q
+#endif

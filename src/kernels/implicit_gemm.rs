@@ -1,0 +1,63 @@
+//! Forward and input gradient as an implicit GEMM: `shaders/lib/implicit_gemm.glsl`.
+
+use super::slices::{Images, Reach, whole};
+use super::tile::{Size, choose};
+use super::{BACKWARD_INPUT, FLAG_ACCUMULATE, FORWARD};
+use crate::error::Result;
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
+use crate::problem::{Pass, Problem};
+
+/// Appends the product of `packed`, a weight in [`super::pack`]'s order, and the source.
+pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan) -> Result<()> {
+    let forward = problem.pass == Pass::Forward;
+    let (kernel, result_plane) = if forward {
+        (&FORWARD, problem.p * problem.q)
+    } else {
+        (&BACKWARD_INPUT, problem.h * problem.w)
+    };
+    let (result_channels, source_channels) = if forward {
+        (problem.outputs_per_group(), problem.channels_per_group())
+    } else {
+        (problem.channels_per_group(), problem.outputs_per_group())
+    };
+    let reach = Reach::new(problem, limits, &[("the weight", problem.weight_elements())])?;
+    for images in reach.slices(problem) {
+        let size = Size {
+            m: result_channels,
+            n: images.count * result_plane,
+            times: problem.groups,
+            runs: problem.taps(),
+            run: source_channels,
+        };
+        let (tile, seconds) = choose(&size, limits);
+        let mut specialization = tile.specialization();
+        if !forward {
+            specialization.push(u32::from(problem.stride == [1, 1]));
+        }
+        let tiles = size.m.div_ceil(tile.m()) * size.n.div_ceil(tile.n()) * problem.groups;
+        let dispatch = Dispatch {
+            module: kernel.module(reach.addresses),
+            specialization,
+            operands: operands(problem, &images, packed),
+            sizes: sizes(problem, &images),
+            tiles: 0..0,
+        };
+        plan.push(dispatch, tiles, seconds)?;
+    }
+    Ok(())
+}
+
+/// The tensors of a forward pass or an input gradient.
+pub fn operands(problem: &Problem, images: &Images, weight: Operand) -> [Option<Operand>; 4] {
+    let bias = (problem.pass == Pass::Forward && problem.options.bias).then(|| whole(Role::Bias, problem.k));
+    [Some(images.input(problem)), Some(weight), bias, Some(images.output(problem))]
+}
+
+/// The push constants of a forward pass or an input gradient.
+pub fn sizes(problem: &Problem, images: &Images) -> crate::plan::Sizes {
+    let mut sizes = images.sizes(problem);
+    if problem.options.accumulate {
+        sizes.flags |= FLAG_ACCUMULATE;
+    }
+    sizes
+}

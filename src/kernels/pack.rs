@@ -1,0 +1,32 @@
+//! Bringing a weight into the order that an implicit GEMM reads: `shaders/pack-weights.glsl`.
+
+use super::slices::{Images, Reach, whole};
+use super::{PACK_WEIGHTS, depthwise};
+use crate::error::Result;
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
+use crate::problem::{Pass, Problem};
+
+const THREADS: u32 = 64;
+
+/// Bytes of the problem's weight once packed. A depthwise weight is used as it is.
+pub fn packed_bytes(problem: &Problem) -> u64 {
+    if depthwise::applies(problem) { 0 } else { 4 * problem.weight_elements() }
+}
+
+/// Appends `packed = weight`, in the order `[group][tap][reduced channel][result channel]`.
+pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan) -> Result<()> {
+    let elements = problem.weight_elements();
+    // The weight alone decides how it is reached; input and output are not touched.
+    let empty = Problem { n: 0, ..problem.clone() };
+    let reach = Reach::new(&empty, limits, &[("the weight", elements)])?;
+    let mut sizes = Images { begin: 0, count: 0 }.sizes(problem);
+    sizes.extra = [u32::from(problem.pass == Pass::BackwardInput), 0];
+    let dispatch = Dispatch {
+        module: PACK_WEIGHTS.module(reach.addresses),
+        specialization: vec![THREADS],
+        operands: [Some(whole(Role::Weight, elements)), None, None, Some(packed)],
+        sizes,
+        tiles: 0..0,
+    };
+    plan.push(dispatch, elements.div_ceil(u64::from(THREADS)), 4.0 * elements as f64 / limits.flops)
+}

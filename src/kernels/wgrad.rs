@@ -1,0 +1,116 @@
+//! Weight (and bias) gradient with a split reduction: `shaders/conv2d-backward-weight.glsl`.
+
+use super::slices::{Reach, whole};
+use super::tile::{Size, choose};
+use super::{BACKWARD_WEIGHT, FLAG_SKIP_WEIGHT, Kernel, reduce};
+use crate::error::Result;
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
+use crate::problem::Problem;
+
+/// The part of a weight gradient's kernel that does not depend on how the reduction is split.
+pub struct Columns {
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// Its specialization constants.
+    pub specialization: Vec<u32>,
+    /// Workgroups of one split.
+    pub tiles: u64,
+    /// Output pixels that a workgroup takes at a time.
+    pub step: u64,
+    /// Estimated seconds for the whole reduction.
+    pub seconds: f64,
+}
+
+/// Fewer output pixels than this a split, and summing the splits costs more than it gains.
+const LEAST_PIXELS: u64 = 512;
+/// Bytes of partial sums beyond which splitting stops.
+const MOST_PARTIAL_BYTES: u64 = 64 << 20;
+/// Workgroups wanted for each that the device runs at once.
+const WAVES: u64 = 2;
+
+/// The tiled kernel, for any shape.
+pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
+    let weights = if problem.options.skip_weight { 0 } else { problem.channels_per_group() * problem.taps() };
+    let size = Size {
+        m: problem.outputs_per_group(),
+        n: weights + u64::from(problem.options.bias),
+        times: problem.groups,
+        runs: 1,
+        run: problem.n * problem.p * problem.q,
+    };
+    // Splitting fills the device whatever the tile, so the waves of one split do not count.
+    let (tile, seconds) = choose(&size, &Limits { concurrent_workgroups: 1, ..limits.clone() });
+    let columns = Columns {
+        kernel: &BACKWARD_WEIGHT,
+        specialization: tile.specialization(),
+        tiles: size.m.div_ceil(tile.m()) * size.n.div_ceil(tile.n()) * problem.groups,
+        step: u64::from(tile.block),
+        seconds,
+    };
+    plan_splits(problem, limits, &columns, plan)
+}
+
+/// Splits the reduction, and sums the splits where there is more than one.
+pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: &mut Plan) -> Result<()> {
+    let weights = if problem.options.skip_weight { 0 } else { problem.weight_elements() };
+    let biases = if problem.options.bias { problem.k } else { 0 };
+    let reach = Reach::new(problem, limits, &[("the weight's gradient", weights)])?;
+    let images: Vec<_> = reach.slices(problem).collect();
+
+    // Every slice of the batch has at least one split; beyond that, as many as fill the device.
+    let plane = problem.p * problem.q;
+    let wanted = (WAVES * u64::from(limits.concurrent_workgroups)).div_ceil(columns.tiles.max(1));
+    let reachable = if reach.addresses { i32::MAX as u64 } else { limits.storage_buffer_range / 4 - 64 };
+    let affordable = (MOST_PARTIAL_BYTES / 4).min(reachable) / (weights + biases).max(1);
+    let most = wanted.min(affordable).max(1);
+    let split_pixels = (problem.n * plane).div_ceil(most).max(LEAST_PIXELS).next_multiple_of(columns.step);
+    let splits_of = |count: u64| (count * plane).div_ceil(split_pixels);
+    let splits: u64 = images.iter().map(|part| splits_of(part.count)).sum();
+
+    let direct = splits == 1 && !problem.options.accumulate;
+    let (weight_at, bias_at) = if direct {
+        (whole(Role::Weight, weights), whole(Role::Bias, biases))
+    } else {
+        (partial(plan, splits * weights), partial(plan, splits * biases))
+    };
+    let mut first_split = 0;
+    for part in &images {
+        let part_splits = splits_of(part.count);
+        let mut sizes = part.sizes(problem);
+        sizes.flags = if problem.options.skip_weight { FLAG_SKIP_WEIGHT } else { 0 };
+        sizes.extra = [split_pixels as u32, 0];
+        let share = part.count as f64 / problem.n as f64;
+        let dispatch = Dispatch {
+            module: columns.kernel.module(reach.addresses),
+            specialization: columns.specialization.clone(),
+            operands: [
+                Some(part.input(problem)),
+                slice_of(weight_at, first_split, part_splits, weights),
+                slice_of(bias_at, first_split, part_splits, biases),
+                Some(part.output(problem)),
+            ],
+            sizes,
+            tiles: 0..0,
+        };
+        plan.push(dispatch, columns.tiles * part_splits, share * columns.seconds)?;
+        first_split += part_splits;
+    }
+    if !direct {
+        reduce::plan(problem, limits, weight_at, whole(Role::Weight, weights), splits, plan)?;
+        reduce::plan(problem, limits, bias_at, whole(Role::Bias, biases), splits, plan)?;
+    }
+    Ok(())
+}
+
+fn partial(plan: &mut Plan, elements: u64) -> Operand {
+    Operand { role: Role::Workspace, offset: plan.reserve(4 * elements), bytes: 4 * elements }
+}
+
+/// The slices that one dispatch's splits write; none where that gradient is not wanted.
+fn slice_of(results: Operand, first_split: u64, splits: u64, elements: u64) -> Option<Operand> {
+    (elements > 0).then_some(Operand {
+        offset: results.offset + 4 * first_split * elements,
+        bytes: 4 * splits * elements,
+        ..results
+    })
+}

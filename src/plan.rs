@@ -1,0 +1,167 @@
+//! What a device will be told to do: data, decided before any device is touched.
+
+use crate::error::{Error, Result};
+use std::ops::Range;
+
+/// A compiled shader and its interface, reflected by `build.rs`.
+#[derive(Debug)]
+pub struct Module {
+    /// Its file's name without extension.
+    pub name: &'static str,
+    /// SPIR-V words as bytes.
+    pub spirv: &'static [u8],
+    /// Storage-buffer bindings of set 0.
+    pub bindings: &'static [u32],
+    /// Byte offset of every push constant.
+    pub push_constant_offsets: &'static [u32],
+    /// Bytes of all push constants.
+    pub push_constant_bytes: u32,
+    /// Specialization constant ids.
+    pub specialization_ids: &'static [u32],
+}
+
+/// What planning must know of a device. Plain numbers, so that plans for devices that nobody has here can be tested.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// `maxStorageBufferRange`: bytes that one binding reaches.
+    pub storage_buffer_range: u64,
+    /// `minStorageBufferOffsetAlignment`: bytes; a power of two.
+    pub storage_buffer_alignment: u64,
+    /// `maxComputeWorkGroupCount`, x and y.
+    pub workgroup_count: [u32; 2],
+    /// Threads of one workgroup: the lesser of `maxComputeWorkGroupInvocations` and `maxComputeWorkGroupSize[0]`.
+    pub workgroup_threads: u32,
+    /// `maxComputeSharedMemorySize`: bytes.
+    pub shared_memory: u32,
+    /// `subgroupSize`.
+    pub subgroup: u32,
+    /// 64-bit buffer addresses are enabled.
+    pub buffer_addresses: bool,
+    /// Bindings can be pushed into a command buffer.
+    pub push_descriptors: bool,
+    /// A software driver: threads of a workgroup take turns on one core.
+    pub software: bool,
+    /// Workgroups that the device runs at once; an estimate, since Vulkan does not tell.
+    pub concurrent_workgroups: u32,
+    /// Sustained fp32 operations a second, estimated low: it only decides when a long dispatch is cut.
+    pub flops: f64,
+}
+
+impl Limits {
+    /// The same device, offering no more than what every device must.
+    pub fn minimum(&self) -> Limits {
+        Limits {
+            storage_buffer_range: self.storage_buffer_range.min(1 << 27),
+            storage_buffer_alignment: self.storage_buffer_alignment.max(256),
+            workgroup_count: self.workgroup_count.map(|count| count.min(65_535)),
+            workgroup_threads: self.workgroup_threads.min(128),
+            shared_memory: self.shared_memory.min(16 << 10),
+            buffer_addresses: false,
+            push_descriptors: false,
+            ..self.clone()
+        }
+    }
+}
+
+/// Which memory an operand lies in. Gradients take the place of what they are gradients of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// `x` or `dx`.
+    Input,
+    /// The raw weight or `dweight`.
+    Weight,
+    /// The bias or `dbias`.
+    Bias,
+    /// `y` or `dy`.
+    Output,
+    /// A weight packed earlier.
+    Packed,
+    /// Scratch memory of [`Plan::workspace`] bytes.
+    Workspace,
+}
+
+/// A range of one of the call's memories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operand {
+    /// Which memory.
+    pub role: Role,
+    /// First byte; a multiple of 4.
+    pub offset: u64,
+    /// Bytes that the kernel may touch.
+    pub bytes: u64,
+}
+
+/// The sizes and switches that every kernel reads, in the order of `shaders/lib/problem.glsl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// N C H W K P Q R S, strides, begin paddings, dilations, groups, has_bias.
+    pub problem: [u32; 17],
+    /// Bits, see `FLAG_*` in the shader.
+    pub flags: u32,
+    /// What these are is each kernel's own business.
+    pub extra: [u32; 2],
+}
+
+/// One kernel over some of its tiles.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// The shader.
+    pub module: &'static Module,
+    /// Values of the specialization constants, in the order of `module.specialization_ids`.
+    pub specialization: Vec<u32>,
+    /// Memory for bindings 0 to 3.
+    pub operands: [Option<Operand>; 4],
+    /// Push constants.
+    pub sizes: Sizes,
+    /// The workgroups of the whole kernel that this dispatch runs.
+    pub tiles: Range<u32>,
+}
+
+/// Dispatches in order, cut into slices that are submitted one at a time.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Everything to run.
+    pub dispatches: Vec<Dispatch>,
+    /// Ranges of `dispatches`, each short enough for one submission.
+    pub slices: Vec<Range<usize>>,
+    /// Bytes of scratch memory.
+    pub workspace: u64,
+    /// Estimated time on the device, in seconds.
+    pub seconds: f64,
+    slice_seconds: f64,
+}
+
+/// Watchdogs reset a device after about two seconds; a submission stays well below.
+const SLICE_SECONDS: f64 = 0.25;
+
+impl Plan {
+    /// Appends a kernel of `tiles` workgroups that take `seconds` together, cut where a submission would grow too long.
+    pub(crate) fn push(&mut self, dispatch: Dispatch, tiles: u64, seconds: f64) -> Result<()> {
+        let tiles = u32::try_from(tiles)
+            .map_err(|_| Error::unsupported(format!("{} needs {tiles} workgroups, more than 2³²", dispatch.module.name)))?;
+        self.seconds += seconds;
+        let pieces = (seconds / SLICE_SECONDS).ceil().clamp(1.0, f64::from(tiles.max(1))) as u32;
+        let tiles_each = tiles.div_ceil(pieces).max(1);
+        for begin in (0..tiles).step_by(tiles_each as usize) {
+            let end = (begin + tiles_each).min(tiles);
+            let piece_seconds = seconds * f64::from(end - begin) / f64::from(tiles);
+            if self.slices.is_empty() || self.slice_seconds + piece_seconds > SLICE_SECONDS {
+                self.slices.push(self.dispatches.len()..self.dispatches.len());
+                self.slice_seconds = 0.0;
+            }
+            self.slice_seconds += piece_seconds;
+            self.dispatches.push(Dispatch { tiles: begin..end, ..dispatch.clone() });
+            if let Some(slice) = self.slices.last_mut() {
+                slice.end = self.dispatches.len();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reserves scratch memory and says where it begins.
+    pub(crate) fn reserve(&mut self, bytes: u64) -> u64 {
+        let offset = self.workspace.next_multiple_of(256);
+        self.workspace = offset + bytes;
+        offset
+    }
+}
