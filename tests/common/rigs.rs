@@ -39,13 +39,18 @@ fn devices_with(minimum_limits: bool) -> Vec<Rig> {
         ONCE.call_once(|| announce("conformance: NO VULKAN DEVICE: ONLY THE CPU DEVICE IS TESTED"));
     }
     let rig = |(index, device): (usize, &grilly::DeviceInfo)| {
-        let desc = ContextDesc { device: Some(index as u32), minimum_limits, ..ContextDesc::default() };
-        let context = Context::new(&desc).unwrap_or_else(|error| panic!("no context on {}: {error}", device.name));
+        let context =
+            open(index as u32, minimum_limits).unwrap_or_else(|error| panic!("no context on {}: {error}", device.name));
         assert_eq!(context.device().name, device.name, "the context is on the device that was asked for");
         let suffix = if minimum_limits { ", minimum limits" } else { "" };
         Rig { name: format!("{}{suffix}", device.name), context }
     };
     devices.iter().enumerate().map(rig).collect()
+}
+
+/// A context on the device of that index.
+pub fn open(index: u32, minimum_limits: bool) -> grilly::Result<Context> {
+    Context::new(&ContextDesc { device: Some(index), minimum_limits, ..ContextDesc::default() })
 }
 
 /// CI sets CI=true; GRILLY_REQUIRE_VULKAN=1 asks for the same at home.
