@@ -8,8 +8,8 @@ use super::data::Data;
 pub struct Sum {
     pub value: f64,
     pub magnitude: f64,
-    /// An infinite or NaN `dy` met padding: 0·∞ is NaN where padding counts as data, as in PyTorch, and nothing where
-    /// it is skipped. The contract leaves that open.
+    /// An infinite or NaN `dy` met padding: 0·∞ is NaN where padding counts as data, as in PyTorch, and nothing
+    /// where it is skipped. The contract leaves that open.
     pub undecided: bool,
 }
 
