@@ -204,9 +204,11 @@ impl Run {
         }
         let column = shift[1] + (self.column * gather.step[1]) as isize;
         let (step, width) = (gather.step[1], gather.src[1] as isize);
-        let zeros = if column < 0 { (column.unsigned_abs()).div_ceil(step).min(self.len) } else { 0 };
+        // Most layers take single steps, and a division costs more than the copy of a short run.
+        let steps = |distance: usize| if step == 1 { distance } else { distance.div_ceil(step) };
+        let zeros = if column < 0 { steps(column.unsigned_abs()).min(self.len) } else { 0 };
         let first = column + (zeros * step) as isize;
-        let count = if first >= width { 0 } else { ((width - first) as usize).div_ceil(step).min(self.len - zeros) };
+        let count = if first >= width { 0 } else { steps((width - first) as usize).min(self.len - zeros) };
         (zeros, if count == 0 { 0 } else { row as usize * gather.src[1] + first as usize }, count)
     }
 }
