@@ -64,7 +64,7 @@ pub(super) fn correlate(
     let columns = even(pixels, wanted.clamp(MIN_COLUMNS, MAX_COLUMNS), engine.nr);
     let column_blocks = pixels.div_ceil(columns);
     let items = column_blocks * gather.groups;
-    let wanted = if items * columns * gather.outputs * terms < ITEMS * MIN_ITEM { 1 } else { ITEMS.div_ceil(items) };
+    let wanted = if gather.flops() < 2.0 * (ITEMS * MIN_ITEM) as f64 { 1 } else { ITEMS.div_ceil(items) };
     let rows = gather.outputs.div_ceil(wanted).max(MIN_ROWS).min(MAX_SUMS / columns);
     let rows = even(gather.outputs, rows, engine.mr);
     let row_blocks = gather.outputs.div_ceil(rows);
