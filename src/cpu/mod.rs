@@ -17,6 +17,7 @@ mod isa;
 mod memory;
 mod parallel;
 mod patch;
+pub(crate) mod probe;
 #[cfg(test)]
 mod tests;
 mod weight_gradient;
