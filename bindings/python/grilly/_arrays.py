@@ -69,11 +69,15 @@ def tensor(array: Operand) -> _abi.Tensor:
         view.buffer = array._buffer.value
         view.strides[:rank] = _row_major(array.shape)
         return view
-    reaches = [(size - 1) * stride for size, stride in zip(array.shape, array.strides)] if array.size else []
+    if not array.size:
+        # NumPy's strides of an empty array may be anything.
+        view.strides[:rank] = _row_major(array.shape)
+        return view
+    reaches = [(size - 1) * stride for size, stride in zip(array.shape, array.strides)]
     below = -sum(reach for reach in reaches if reach < 0)
     above = sum(reach for reach in reaches if reach > 0)
     view.data = array.ctypes.data - below
-    view.bytes = below + above + array.itemsize if array.size else 0
+    view.bytes = below + above + array.itemsize
     view.offset = below
     view.strides[:rank] = [stride // array.itemsize for stride in array.strides]
     return view

@@ -55,11 +55,9 @@ class VulkanConv:
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
     ) -> np.ndarray:
         """The gradient with respect to an input of shape `[N, C, H, W]`."""
-        dy, w = _nchw(grad_output, "grad_output"), _nchw(weight, "weight")
-        operation = self._operation(w.shape[1] * groups, w.shape[0], w.shape[2:], stride, padding, dilation, groups)
-        dx = np.empty(tuple(input_shape), np.float32)
-        _run(_abi.lib.grilly_conv2d_backward, operation, dy=dy, weight=w, dx=dx)
-        return dx
+        return self.conv2d_backward(
+            grad_output, weight, input_shape, None, stride, padding, dilation, groups, has_bias=False
+        )[0]
 
     def conv2d_backward_weight(
         self, grad_output: Any, input: Any, kernel_size: Size,
@@ -74,6 +72,21 @@ class VulkanConv:
         db = np.empty(out_channels, np.float32) if has_bias else None
         _run(_abi.lib.grilly_conv2d_backward, operation, x=x, dy=dy, dweight=dw, dbias=db)
         return dw, db
+
+    def conv2d_backward(
+        self, grad_output: Any, weight: Any, input_shape: Sequence[int], input: Any = None,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
+    ) -> tuple[np.ndarray, Optional[np.ndarray], Optional[np.ndarray]]:
+        """All gradients in one call, which reads `grad_output` once: with respect to the input, the weight (None if
+        `input` is) and the bias (None without)."""
+        dy, w = _nchw(grad_output, "grad_output"), _nchw(weight, "weight")
+        x = None if input is None else _nchw(input, "input")
+        operation = self._operation(w.shape[1] * groups, w.shape[0], w.shape[2:], stride, padding, dilation, groups)
+        dx = np.empty(tuple(input_shape), np.float32)
+        dw = None if x is None else np.empty(w.shape, np.float32)
+        db = np.empty(w.shape[0], np.float32) if has_bias else None
+        _run(_abi.lib.grilly_conv2d_backward, operation, x=x, weight=w, dy=dy, dx=dx, dweight=dw, dbias=db)
+        return dx, dw, db
 
     def upload(self, array: np.ndarray, reuse: Optional[DeviceArray] = None) -> DeviceArray:
         """Copies an array to the device, where any method takes it in place of an ndarray.

@@ -48,16 +48,15 @@ class Convolution:
         """`x` is what `images` made of the input, or an upload of that."""
         return backend.conv2d(x, self.images(w), b, **self._options()).reshape(self.y_shape)
 
-    def backward_input(self, backend: VulkanConv, dy: Operand, w: np.ndarray) -> np.ndarray:
-        shape = (self.x_shape[0] if self._batched else 1, self.w_shape[1] * self.groups, *self._plane)
-        return backend.conv2d_backward_input(dy, self.images(w), shape, **self._options()).reshape(self.x_shape)
-
-    def backward_weight(
-        self, backend: VulkanConv, dy: Operand, x: Operand, has_bias: bool
-    ) -> tuple[np.ndarray, Optional[np.ndarray]]:
-        kernel = (1,) * (2 - self.dims) + self.w_shape[2:]
-        dw, db = backend.conv2d_backward_weight(dy, x, kernel, **self._options(), has_bias=has_bias)
-        return dw.reshape(self.w_shape), db
+    def backward(
+        self, backend: VulkanConv, dy: np.ndarray, w: np.ndarray, x: Optional[Operand], has_bias: bool
+    ) -> tuple[np.ndarray, Optional[np.ndarray], Optional[np.ndarray]]:
+        """Gradients with respect to input, weight (None if `x` is; else `x` is as for `forward`) and bias."""
+        x_shape = (self.x_shape[0] if self._batched else 1, self.w_shape[1] * self.groups, *self._plane)
+        dx, dw, db = backend.conv2d_backward(
+            self.images(dy), self.images(w), x_shape, x, **self._options(), has_bias=has_bias
+        )
+        return dx.reshape(self.x_shape), None if dw is None else dw.reshape(self.w_shape), db
 
     def images(self, array: np.ndarray) -> np.ndarray:
         """A view of an input, weight or output gradient as NCHW: batch 1 if it has none, height 1 if it is 1-D."""

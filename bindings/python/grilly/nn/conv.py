@@ -146,17 +146,12 @@ class _ConvNd(Module):
             raise RuntimeError(
                 f"grad_output has shape {list(dy.shape)}, expected the output's shape {list(conv.y_shape)}"
             )
-        images = conv.images(dy)
-        dy = backend.upload(images)
-        with_bias = self.bias is not None and self.bias.requires_grad
-        if x is not None:
-            dw, db = conv.backward_weight(backend, dy, x, with_bias)
-            _accumulate(self.weight, dw)
-        elif with_bias:
-            db = images.sum(axis=(0, 2, 3), dtype=np.float64).astype(np.float32)
-        if with_bias:
-            _accumulate(self.bias, db)
-        return conv.backward_input(backend, dy, self.weight.data)
+        has_bias = self.bias is not None and self.bias.requires_grad
+        dx, dw, db = conv.backward(backend, dy, self.weight.data, x, has_bias)
+        for parameter, grad in ((self.weight, dw), (self.bias, db)):
+            if grad is not None:
+                parameter.grad = grad if parameter.grad is None else np.add(parameter.grad, grad, out=parameter.grad)
+        return dx
 
     def _backend(self) -> VulkanConv:
         return (self._compute or default_compute()).conv
@@ -230,10 +225,3 @@ class Conv1d(_ConvNd):
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )
-
-
-def _accumulate(parameter: Parameter, grad: np.ndarray) -> None:
-    if parameter.grad is None:
-        parameter.grad = grad
-    else:
-        parameter.grad += grad

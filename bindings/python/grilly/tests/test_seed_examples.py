@@ -16,7 +16,8 @@ from grilly.tests.checks import check_backward, check_forward
 _DOCUMENT = Path(__file__).with_name("seed_examples.md").read_text(encoding="utf-8")
 EXAMPLES = [
     pytest.param(code, id=title.strip().lower().replace(" ", "_"))
-    for title, code in re.findall(r"^### (?:\d+\. )?(.+?)\n(?:(?!^### ).*\n)*?```python\n(.*?)^```", _DOCUMENT, re.M | re.S)
+    for section in _DOCUMENT.split("\n### ")[1:]
+    for title, code in [re.match(r"(?:\d+\. )?(.+?)\n.*```python\n(.*?)^```", section, re.M | re.S).groups()]
 ]
 
 
