@@ -35,7 +35,8 @@ class Sums(NamedTuple):
         if got.dtype != np.float32:
             raise AssertionError(f"dtype {got.dtype}, expected float32")
         error = np.abs(got.astype(np.float64) - self.value)
-        return float(np.max(error / self.bound(), initial=0.0))
+        # The bound is 0 where nothing is summed.
+        return float(np.max(error / np.maximum(self.bound(), np.finfo(np.float64).tiny), initial=0.0))
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Reference:
         """Adds an einsum over arrays whose channel axis (of weights: the first) is split into groups."""
         def split(array: np.ndarray, letters: str) -> np.ndarray:
             axis = letters.index("g")
-            return array.reshape(*array.shape[:axis], self.groups, -1, *array.shape[axis + 1:])
+            channels = array.shape[axis] // self.groups
+            return array.reshape(*array.shape[:axis], self.groups, channels, *array.shape[axis + 1:])
 
         inputs, output = subscripts.split("->")
         result = np.einsum(subscripts, *map(split, operands, inputs.split(",")), optimize=True)
