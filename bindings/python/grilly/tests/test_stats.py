@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import gc
+from typing import Iterator
 
 import numpy as np
 import pytest
 
-from grilly import Compute, _abi
+from grilly import Compute, _abi, _context
 from grilly.nn import Conv2d
+
+
+@pytest.fixture
+def compute(opened: Compute, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compute]:
+    """The device under test in a context of its own, where no other test's garbage is counted."""
+    with Compute(opened.device.index) as fresh:
+        monkeypatch.setattr(_context, "_default", fresh)
+        yield fresh
 
 
 @pytest.mark.parametrize("training", [True, False])
