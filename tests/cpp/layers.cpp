@@ -75,7 +75,7 @@ Case along_width(Case t) {
 template <class Layer>
 void check_layer(const grilly::Context &context, const Case &t, std::uint64_t seed) {
     const auto same = [&](const char *what, const std::string &difference) {
-        CHECK(difference.empty(), "%s: %s%s", t.name.c_str(), what, difference.c_str());
+        CHECK(difference.empty(), "%s, height %d: %s %s", t.name.c_str(), int(t.h), what, difference.c_str());
     };
     Layer *const kind = nullptr;
     Random random{seed};

@@ -139,9 +139,9 @@ struct Shape {
     friend bool operator==(const Shape &a, const Shape &b) { return a.rank == b.rank && a.sizes == b.sizes; }
     friend bool operator!=(const Shape &a, const Shape &b) { return !(a == b); }
 
-    /// Their product; 0 if one is negative.
+    /// Their product; 0 if there are none, or one is negative.
     std::size_t elements() const {
-        std::size_t product = 1;
+        std::size_t product = rank > 0 ? 1 : 0;
         for (std::int32_t axis = 0; axis < std::min(rank, 4); ++axis) {
             product *= static_cast<std::size_t>(std::max<std::int64_t>(sizes[static_cast<std::size_t>(axis)], 0));
         }
