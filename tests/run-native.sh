@@ -1,16 +1,15 @@
 #!/bin/sh
 # Compiles and runs the C and C++ tests and examples against a built library.
 #
-#     tests/run-native.sh LIBDIR        LIBDIR holds libgrilly.so, for example target/release
+#     tests/run-native.sh [LIBDIR]      LIBDIR holds libgrilly.so; cargo's release folder unless told
 #     DEVICES="cpu 0" tests/...         the devices to run on; all that open, unless told
 #     CC=clang CXX=clang++ tests/...    other compilers
 #
 # Each compilation, run and check counts once; ends with "N passed, M failed", and with 1 if any failed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-library=$(cd "${1:?usage: tests/run-native.sh LIBDIR}" && pwd) || exit 1
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
+library=$(cd "${1:-${CARGO_TARGET_DIR:-target}/release}" && pwd) || exit 1
+. tests/check.sh
 CC=${CC:-gcc}
 CXX=${CXX:-g++}
 warnings="-Wall -Wextra -pedantic -Werror"
@@ -21,24 +20,6 @@ version=$(sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' Cargo.toml | head -
 ln -s "$library/libgrilly.so" "$work/libgrilly.so"
 ln -s "$library/libgrilly.so" "$work/libgrilly.so.$version"
 link="-L$work -Wl,-rpath,$work -lgrilly -lpthread -lm"
-passed=0
-failed=0
-
-# check NAME COMMAND...: runs the command and counts how it ended; what it printed is shown if it failed.
-check() {
-    name=$1
-    shift
-    "$@" >"$work/log" 2>&1
-    ended=$?
-    if [ "$ended" = 0 ]; then
-        passed=$((passed + 1))
-        echo "pass $name"
-    else
-        failed=$((failed + 1))
-        echo "FAIL $name (exit status $ended)"
-        sed 's/^/    /' "$work/log"
-    fi
-}
 
 exports_are_the_committed_ones() {
     nm -D --defined-only "$library/libgrilly.so" | awk '{ print $NF }' | LC_ALL=C sort >"$work/symbols" || return 1
@@ -60,10 +41,7 @@ header_names_are_prefixed() {
         s/^ *\([A-Za-z_0-9]*\) = [0-9]*,$/\1/p' include/grilly.h | grep -vi '^grilly_'
 }
 
-for tool in "$CC" "$CXX" nm readelf; do
-    check "$tool is there" sh -c 'command -v "$1"' sh "$tool"
-done
-[ "$failed" = 0 ] || { echo "0 passed, $failed failed"; exit 1; }
+require "$CC" "$CXX" nm readelf
 
 echo '#include <grilly.h>' >"$work/header.c"
 echo '#include <grilly.hpp>' >"$work/header.cpp"
@@ -103,5 +81,4 @@ for device in $DEVICES; do
 done
 
 echo "devices:" $DEVICES
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+finish
