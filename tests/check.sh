@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2016,SC2034
 # For the shell tests to source: counts checks in $passed and $failed, and keeps what the latest printed in $work/log.
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT

@@ -6,6 +6,8 @@
 #     CC=clang CXX=clang++ tests/...    other compilers
 #
 # Each compilation, run and check counts once; ends with "N passed, M failed", and with 1 if any failed.
+# shellcheck disable=SC2086 # flags and devices are lists of words
+# shellcheck source-path=SCRIPTDIR/.. source=tests/check.sh
 set -u
 cd "$(dirname "$0")/.." || exit 1
 library=$(cd "${1:-${CARGO_TARGET_DIR:-target}/release}" && pwd) || exit 1

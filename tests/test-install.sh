@@ -4,6 +4,8 @@
 #     tests/test-install.sh [LIBDIR]      LIBDIR holds libgrilly.so and libgrilly.a; cargo's release folder unless told
 #
 # Each check counts once; ends with "N passed, M failed", and with 1 if any failed.
+# shellcheck disable=SC2086,SC2016 # flags are lists of words; small programs for sh are quoted
+# shellcheck source-path=SCRIPTDIR/.. source=tests/check.sh
 set -u
 cd "$(dirname "$0")/.." || exit 1
 library=$(cd "${1:-${CARGO_TARGET_DIR:-target}/release}" && pwd) || exit 1
