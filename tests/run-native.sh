@@ -34,13 +34,17 @@ soname_has_the_version() {
 
 # A C header shares one namespace with all others: X11, for one, has a macro called Status.
 header_names_are_prefixed() {
-    "$CC" -std=c99 -E -dD -Iinclude -include stddef.h -include stdint.h -x c /dev/null -o "$work/without" &&
-        "$CC" -std=c99 -E -dD -Iinclude -include stddef.h -include stdint.h -include grilly.h -x c /dev/null -o "$work/with" ||
-        return 1
-    ! diff "$work/without" "$work/with" | sed -n 's/^> #define \([A-Za-z_0-9]*\).*/\1/p' | grep -v '^GRILLY_' || return 1
-    # Types, and the constants of enumerations.
-    ! sed -n 's/^\(typedef \)*\(enum\|struct\) \([A-Za-z_0-9]\{1,\}\).*/\3/p; s/^} \([A-Za-z_0-9]*\);/\1/p
-        s/^ *\([A-Za-z_0-9]*\) = [0-9]*,$/\1/p' include/grilly.h | grep -vi '^grilly_'
+    for included in stdint.h grilly.h; do
+        "$CC" -std=c99 -E -dD -Iinclude -include stddef.h -include stdint.h -include $included -x c /dev/null |
+            sed -n 's/^#define \([A-Za-z_0-9]*\).*/\1/p' | LC_ALL=C sort -u >"$work/macros-$included" || return 1
+    done
+    {
+        LC_ALL=C comm -13 "$work/macros-stdint.h" "$work/macros-grilly.h"
+        # Types, and the constants of enumerations.
+        sed -n 's/^\(typedef \)*\(enum\|struct\) \([A-Za-z_0-9]\{1,\}\).*/\3/p; s/^} \([A-Za-z_0-9]*\);/\1/p
+            s/^ *\([A-Za-z_0-9]*\) = [0-9]*,$/\1/p' include/grilly.h
+    } >"$work/names"
+    grep -q '^GRILLY_OK$' "$work/names" && grep -q '^grilly_tensor$' "$work/names" && ! grep -vi '^grilly_' "$work/names"
 }
 
 require "$CC" "$CXX" nm readelf
