@@ -20,42 +20,101 @@
 // What each column of the tile reads: the element of its channel's plane, and its tap's reach.
 const uint PLANE_NONE = 0xFFFFFFFFu; // beyond the last column
 const uint PLANE_ONES = 0xFFFFFFFEu; // the bias's gradient
+#ifdef OWN_COLUMNS
+uint own_plane[THREAD_N];
+ivec2 own_reach[THREAD_N];
+#else
 shared uint column_plane[TILE_N];
 shared ivec2 column_reach[TILE_N];
+#endif
 
-uint group, first_m, m_count, first_pixel, end_pixel, input_plane, output_plane;
+uint group, first_m, m_count, weights, n_count, first_pixel, end_pixel, input_plane, output_plane;
+
+void describe_column(uint column, out uint plane, out ivec2 reach) {
+    uint taps = pc.R * pc.S;
+    uint tap = column % taps;
+    uint channel = group * (pc.C / pc.groups) + column / taps;
+    plane = column < weights ? channel * input_plane : column < n_count ? PLANE_ONES : PLANE_NONE;
+    reach = ivec2(tap / pc.S * pc.dilation_h, tap % pc.S * pc.dilation_w) - ivec2(pc.padding_h, pc.padding_w);
+}
+
+// An output pixel: where its gradient lies, and what its window begins at.
+struct Pixel {
+    uint image;
+    ivec2 at;
+};
+
+Pixel decode(uint pixel) {
+    uint in_plane = pixel % output_plane;
+    return Pixel(pixel / output_plane, ivec2(in_plane / pc.Q, in_plane % pc.Q));
+}
+
+void advance(inout Pixel pixel) {
+    pixel.at.y += 1;
+    bool row_ends = pixel.at.y == pc.Q;
+    pixel.at = row_ends ? ivec2(pixel.at.x + 1, 0) : pixel.at;
+    bool image_ends = pixel.at.x == pc.P;
+    pixel.at.x = image_ends ? 0 : pixel.at.x;
+    pixel.image += image_ends ? 1 : 0;
+}
+
+float gradient(Pixel pixel, uint m) {
+    return OUTPUT(((pixel.image * pc.K + group * m_count + m) * pc.P + pixel.at.x) * pc.Q + pixel.at.y);
+}
+
+// What a pixel's window holds for a column.
+float window(Pixel pixel, uint plane, ivec2 reach) {
+    if (plane >= PLANE_ONES) {
+        return plane == PLANE_ONES ? 1 : 0;
+    }
+    ivec2 source = pixel.at * ivec2(pc.stride_h, pc.stride_w) + reach;
+    float value = 0;
+    if (uint(source.x) < pc.H && uint(source.y) < pc.W) {
+        value = INPUT(pixel.image * pc.C * input_plane + plane + uint(source.x) * pc.W + uint(source.y));
+    }
+    return value;
+}
 
 void fetch(uint block) {
-    // The same row of every load: THREADS is a multiple of BLOCK.
-    uint pixel = first_pixel + block * BLOCK + a_row(0);
-    bool exists = pixel < end_pixel;
-    uint image = pixel / output_plane;
-    uint in_plane = pixel % output_plane;
-    uint output_at = (image * pc.K + group * m_count) * output_plane + in_plane;
+    uint first = first_pixel + block * BLOCK;
+#ifdef OWN_COLUMNS
+    [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
+        uint pixel = first + a_row(i);
+        uint m = first_m + a_m(i);
+        a_next[i] = 0;
+        if (pixel < end_pixel && m < m_count) {
+            a_next[i] = gradient(decode(pixel), m);
+        }
+    }
+    Pixel pixel = decode(first);
+    [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
+        if (i > 0 && i % THREAD_N == 0) {
+            advance(pixel);
+        }
+        b_next[i] = 0;
+        if (first + i / THREAD_N < end_pixel) {
+            b_next[i] = window(pixel, own_plane[i % THREAD_N], own_reach[i % THREAD_N]);
+        }
+    }
+#else
+    // The same row of every load, because THREADS is a multiple of BLOCK.
+    bool exists = first + a_row(0) < end_pixel;
+    Pixel pixel = decode(first + a_row(0));
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint m = first_m + a_m(i);
         a_next[i] = 0;
         if (exists && m < m_count) {
-            a_next[i] = OUTPUT(output_at + m * output_plane);
+            a_next[i] = gradient(pixel, m);
         }
     }
-    ivec2 corner = ivec2(in_plane / pc.Q * pc.stride_h, in_plane % pc.Q * pc.stride_w);
-    uint image_at = image * pc.C * input_plane;
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
         uint n = b_n(i);
-        uint plane = column_plane[n];
-        ivec2 source = corner + column_reach[n];
         b_next[i] = 0;
         if (exists) {
-            if (plane < PLANE_ONES) {
-                if (uint(source.x) < pc.H && uint(source.y) < pc.W) {
-                    b_next[i] = INPUT(image_at + plane + uint(source.x) * pc.W + uint(source.y));
-                }
-            } else if (plane == PLANE_ONES) {
-                b_next[i] = 1;
-            }
+            b_next[i] = window(pixel, column_plane[n], column_reach[n]);
         }
     }
+#endif
 }
 
 void main() {
@@ -66,11 +125,9 @@ void main() {
     m_count = pc.K / pc.groups;
     input_plane = pc.H * pc.W;
     output_plane = pc.P * pc.Q;
-    uint group_channels = pc.C / pc.groups;
-    uint taps = pc.R * pc.S;
     bool skip_weight = (pc.flags & FLAG_SKIP_WEIGHT) != 0;
-    uint weights = skip_weight ? 0 : group_channels * taps;
-    uint n_count = weights + pc.has_bias;
+    weights = skip_weight ? 0 : pc.C / pc.groups * pc.R * pc.S;
+    n_count = weights + pc.has_bias;
     uint pixels = pc.N * output_plane;
 
     uint tiles_m = (m_count + TILE_M - 1) / TILE_M;
@@ -82,15 +139,16 @@ void main() {
     first_pixel = split * SPLIT_PIXELS;
     end_pixel = min(first_pixel + SPLIT_PIXELS, pixels);
 
+#ifdef OWN_COLUMNS
+    [[unroll]] for (uint j = 0; j < THREAD_N; ++j) {
+        describe_column(first_n + result_n(j), own_plane[j], own_reach[j]);
+    }
+#else
     for (uint n = gl_LocalInvocationIndex; n < TILE_N; n += THREADS) {
-        uint column = first_n + n;
-        uint tap = column % taps;
-        column_plane[n] = column < weights ? (group * group_channels + column / taps) * input_plane
-            : column < n_count ? PLANE_ONES : PLANE_NONE;
-        column_reach[n] = ivec2(tap / pc.S * pc.dilation_h, tap % pc.S * pc.dilation_w)
-            - ivec2(pc.padding_h, pc.padding_w);
+        describe_column(first_n + n, column_plane[n], column_reach[n]);
     }
     barrier();
+#endif
 
     multiply((end_pixel - first_pixel + BLOCK - 1) / BLOCK);
 
@@ -102,9 +160,9 @@ void main() {
         uint n = first_n + result_n(column);
         uint channel = slice * pc.K + group * m_count + m;
         if (m < m_count && n < weights) {
-            WEIGHT(channel * weights + n) = result(row, column);
+            WEIGHT(channel * weights + n) = totals[i];
         } else if (m < m_count && n < n_count) {
-            BIAS(channel) = result(row, column);
+            BIAS(channel) = totals[i];
         }
     }
 }

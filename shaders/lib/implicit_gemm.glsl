@@ -85,7 +85,7 @@ void main() {
         uint column = i % THREAD_N;
         uint m = first_m + result_m(row);
         if (exists[column] && m < m_count) {
-            store_result(result_at[column] + m * result_plane, group * m_count + m, result(row, column));
+            store_result(result_at[column] + m * result_plane, group * m_count + m, totals[i]);
         }
     }
 }

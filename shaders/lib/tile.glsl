@@ -1,23 +1,32 @@
-// The tile engine: one workgroup multiplies A (TILE_M × reduction) by B (reduction × TILE_N) out of shared
-// memory, each thread keeping THREAD_M × THREAD_N results in registers. While one block of BLOCK reduction
-// steps is multiplied, the next is already on its way from global memory; shared memory is double-buffered,
-// so there is one barrier a block.
+// The tile engine: one workgroup multiplies A (TILE_M × reduction) by B (reduction × TILE_N), each thread
+// keeping THREAD_M × THREAD_N results in registers.
 //
-// Sums run in two levels: 64 products are chained before they are added to a second total. The FP32 contract
-// allows 8·√K·2⁻²⁴·S; a chain of 64 and K/64 additions round at most 64 + K/64 ≤ 8·√K times up to K = 250,000,
-// for every finite input. One long chain would break it.
+// Where threads stack along m (LANES_N < THREADS), both blocks are shared: while one block of BLOCK reduction
+// steps is multiplied, the next is already on its way from global memory; shared memory is double-buffered, so
+// there is one barrier a block.
+//
+// Where each thread has columns of B for itself (LANES_N = THREADS), B goes straight to registers and only A is
+// shared. That is for few rows, and for software drivers, to which a barrier is a switch of threads and whatever
+// lives across a loop's round is masked, stored and loaded.
+//
+// Sums run in two levels: at most 64 products are chained before they are added to a second total. The FP32
+// contract allows 8·√K·2⁻²⁴·S; a chain of 64 and K/64 additions round at most 64 + K/64 ≤ 8·√K times up to
+// K = 250,000, for every finite input. One long chain would break it.
 //
 // A kernel includes this file, defines `void fetch(uint block)`, which fills a_next and b_next for the
 // positions that a_row/a_m and b_row/b_n name, and calls `multiply(blocks)`.
 //
 // The tile's sizes are #defines (permutations.txt), not specialization constants: shaderc then unrolls the
 // loops below itself. Some drivers never do (llvmpipe), and there a loop over registers runs from memory.
-// For the same reason no unrolled loop here holds another one. Sizes are powers of two; THREAD_M and
-// THREAD_N are multiples of four.
+// For the same reason no unrolled loop here holds another one. Sizes are powers of two; THREAD_M is a multiple
+// of four, and so is THREAD_N where B is shared.
 
 layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
-const uint PROMOTE = 64 / BLOCK;
+#if LANES_N == THREADS
+#define OWN_COLUMNS
+#endif
+
 const uint TILE_M = THREADS / LANES_N * THREAD_M;
 const uint TILE_N = LANES_N * THREAD_N;
 const uint A_LOADS = (BLOCK * TILE_M + THREADS - 1) / THREADS; // a small A has less than one for each thread
@@ -26,36 +35,34 @@ const bool A_IS_EVEN = BLOCK * TILE_M % THREADS == 0;
 
 // Rows of shared memory are padded by one vec4, so that threads storing down a column hit different banks.
 const uint A_ROW = TILE_M / 4 + 1;
+#ifdef OWN_COLUMNS
+shared vec4 a_tile[BLOCK * A_ROW];
+#else
+const uint PROMOTE = 64 / BLOCK; // blocks
 const uint B_ROW = TILE_N / 4 + 1;
 shared vec4 a_tile[2 * BLOCK * A_ROW];
 shared vec4 b_tile[2 * BLOCK * B_ROW];
+#endif
 
 float a_next[A_LOADS];
 float b_next[B_LOADS];
-vec4 sums[THREAD_M * THREAD_N / 4];
-vec4 totals[THREAD_M * THREAD_N / 4];
-
-// Threads that share a row of A read it uniformly; saying so outright lets a driver see it.
-uint lane_m() {
-    return LANES_N == THREADS ? 0 : gl_LocalInvocationIndex / LANES_N;
-}
-
-uint lane_n() {
-    return LANES_N == THREADS ? gl_LocalInvocationIndex : gl_LocalInvocationIndex % LANES_N;
-}
+float totals[THREAD_M * THREAD_N]; // row by row; after `multiply`, the results
 
 // A thread's results are THREAD_M rows of THREAD_N columns; these say which ones of the tile.
-uint result_m(uint row) {
-    return lane_m() * THREAD_M + row;
-}
-
-uint result_n(uint column) {
-    return (column / 4 * LANES_N + lane_n()) * 4 + column % 4;
-}
+#ifdef OWN_COLUMNS
+uint result_m(uint row) { return row; }
+uint result_n(uint column) { return column * THREADS + gl_LocalInvocationIndex; }
+#else
+uint lane_m() { return gl_LocalInvocationIndex / LANES_N; }
+uint lane_n() { return gl_LocalInvocationIndex % LANES_N; }
+uint result_m(uint row) { return lane_m() * THREAD_M + row; }
+uint result_n(uint column) { return (column / 4 * LANES_N + lane_n()) * 4 + column % 4; }
+#endif
 
 // Which element of the A and B blocks this thread's i-th load is. Neighbouring threads run along the axis
-// that is contiguous in global memory: the reduction for weight gradients, m and n otherwise.
-#ifdef REDUCTION_CONTIGUOUS
+// that is contiguous in global memory: the reduction for weight gradients, m and n otherwise. A thread with
+// columns of its own loads those, step by step: b_row(i) is i / THREAD_N and b_n(i) is result_n(i % THREAD_N).
+#if defined(REDUCTION_CONTIGUOUS) && !defined(OWN_COLUMNS)
 uint a_row(uint i) { return (gl_LocalInvocationIndex + i * THREADS) % BLOCK; }
 uint a_m(uint i) { return (gl_LocalInvocationIndex + i * THREADS) / BLOCK; }
 uint b_row(uint i) { return (gl_LocalInvocationIndex + i * THREADS) % BLOCK; }
@@ -69,13 +76,53 @@ uint b_n(uint i) { return (gl_LocalInvocationIndex + i * THREADS) % TILE_N; }
 
 void fetch(uint block);
 
-void store_fetched(uint buffer_index) {
+void store_a(uint first_row) {
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint m = a_m(i);
         if (A_IS_EVEN || gl_LocalInvocationIndex + i * THREADS < BLOCK * TILE_M) {
-            a_tile[(buffer_index * BLOCK + a_row(i)) * A_ROW + m / 4][m % 4] = a_next[i];
+            a_tile[(first_row + a_row(i)) * A_ROW + m / 4][m % 4] = a_next[i];
         }
     }
+}
+
+#ifdef OWN_COLUMNS
+
+void multiply(uint blocks) {
+    [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
+        totals[at] = 0;
+    }
+    for (uint block = 0; block < blocks; ++block) {
+        fetch(block);
+        barrier(); // until everyone is done with the block before
+        store_a(0);
+        barrier();
+        vec4 a[BLOCK * THREAD_M / 4];
+        [[unroll]] for (uint i = 0; i < BLOCK * THREAD_M / 4; ++i) {
+            a[i] = a_tile[i / (THREAD_M / 4) * A_ROW + i % (THREAD_M / 4)];
+        }
+        float sums[THREAD_M * THREAD_N];
+        [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
+            sums[at] = 0;
+        }
+        [[unroll]] for (uint i = 0; i < BLOCK * THREAD_M * THREAD_N; ++i) {
+            uint step = i / (THREAD_M * THREAD_N);
+            uint at = i % (THREAD_M * THREAD_N);
+            uint row = at / THREAD_N;
+            float value = a[step * (THREAD_M / 4) + row / 4][row % 4];
+            sums[at] = fma(value, b_next[step * THREAD_N + at % THREAD_N], sums[at]);
+        }
+        [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
+            totals[at] += sums[at];
+        }
+    }
+}
+
+#else
+
+float sums[THREAD_M * THREAD_N];
+
+void store_fetched(uint buffer_index) {
+    store_a(buffer_index * BLOCK);
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
         uint n = b_n(i);
         b_tile[(buffer_index * BLOCK + b_row(i)) * B_ROW + n / 4][n % 4] = b_next[i];
@@ -84,38 +131,34 @@ void store_fetched(uint buffer_index) {
 
 void multiply_block(uint buffer_index) {
     for (uint step = 0; step < BLOCK; ++step) {
+        uint row = buffer_index * BLOCK + step;
         vec4 a[THREAD_M / 4];
         vec4 b[THREAD_N / 4];
         [[unroll]] for (uint i = 0; i < THREAD_M / 4; ++i) {
-            a[i] = a_tile[(buffer_index * BLOCK + step) * A_ROW + lane_m() * (THREAD_M / 4) + i];
+            a[i] = a_tile[row * A_ROW + lane_m() * (THREAD_M / 4) + i];
         }
         [[unroll]] for (uint j = 0; j < THREAD_N / 4; ++j) {
-            b[j] = b_tile[(buffer_index * BLOCK + step) * B_ROW + j * LANES_N + lane_n()];
+            b[j] = b_tile[row * B_ROW + j * LANES_N + lane_n()];
         }
-        [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N / 4; ++at) {
-            uint i = at / (THREAD_N / 4);
-            sums[at] = fma(vec4(a[i / 4][i % 4]), b[at % (THREAD_N / 4)], sums[at]);
+        [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
+            uint i = at / THREAD_N;
+            uint j = at % THREAD_N;
+            sums[at] = fma(a[i / 4][i % 4], b[j / 4][j % 4], sums[at]);
         }
     }
 }
 
 void promote() {
-    [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N / 4; ++at) {
+    [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
         totals[at] += sums[at];
-        sums[at] = vec4(0);
+        sums[at] = 0;
     }
 }
 
-// After `multiply`: the result of a row and a column.
-float result(uint row, uint column) {
-    return totals[row * (THREAD_N / 4) + column / 4][column % 4];
-}
-
-// Leaves the finished sums in `totals`.
 void multiply(uint blocks) {
-    [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N / 4; ++at) {
-        totals[at] = vec4(0);
-        sums[at] = vec4(0);
+    [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
+        totals[at] = 0;
+        sums[at] = 0;
     }
     fetch(0);
     store_fetched(0);
@@ -136,3 +179,5 @@ void multiply(uint blocks) {
     }
     promote();
 }
+
+#endif

@@ -18,8 +18,9 @@ const COMPILER_INPUTS: [&str; 3] =
     ["tools/compile-shaders/src/main.rs", "tools/compile-shaders/Cargo.toml", "shaders/permutations.txt"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-    std::env::set_current_dir(&root)?;
+    // Asked when it runs, not when it is built: one build in a cache serves several checkouts.
+    let package = std::env::var("CARGO_MANIFEST_DIR").map_err(|_| "run this through cargo: make shaders")?;
+    std::env::set_current_dir(Path::new(&package).join("../.."))?;
     let output = Path::new("shaders/spirv");
     fs::create_dir_all(output)?;
     for stale in files_below(output)? {
