@@ -1,0 +1,123 @@
+//! Memory on a context's device.
+
+use crate::context::{Backend, Context};
+use crate::cpu;
+use crate::error::{Error, Result};
+use crate::vulkan::{Block, Bound, Home, Recorder};
+
+/// Memory on a context's device, zeroed when created.
+///
+/// Any thread may hold it. The caller orders access to its contents: while one call writes a range, no other may touch
+/// that range.
+pub struct Buffer {
+    context: Context,
+    bytes: u64,
+    storage: Storage,
+}
+
+pub(crate) enum Storage {
+    Vulkan(Block),
+    Cpu(cpu::Memory),
+}
+
+impl Context {
+    /// Allocates zeroed memory on the device, from its pool.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for 0 bytes; `OutOfDeviceMemory` or `OutOfHostMemory`.
+    pub fn create_buffer(&self, bytes: u64) -> Result<Buffer> {
+        if bytes == 0 || bytes > i64::MAX as u64 {
+            return Err(Error::invalid(format!("bytes is {bytes}, expected 1 to {}", i64::MAX)));
+        }
+        let storage = match self.backend() {
+            Backend::Vulkan(device) => {
+                let block = Block::new(device, Home::Device, bytes)?;
+                let mut recorder = Recorder::new(device)?;
+                recorder.zero(&block);
+                recorder.submit()?;
+                recorder.wait()?;
+                Storage::Vulkan(block)
+            }
+            Backend::Cpu { memory, .. } => Storage::Cpu(cpu::Memory::new(memory, bytes)?),
+        };
+        Ok(Buffer { context: self.clone(), bytes, storage })
+    }
+}
+
+impl Buffer {
+    /// The context that it belongs to.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Bytes, as it was created.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Copies host memory into the buffer, from byte `offset` on, and waits for it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the range is not within the buffer.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.check(offset, data.len())?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.context.count_transfers(data.len() as u64, 0);
+        match &self.storage {
+            Storage::Cpu(memory) => memory.write(offset, data),
+            Storage::Vulkan(block) if block.is_mapped() => block.write(offset, data)?,
+            Storage::Vulkan(block) => {
+                let bytes = data.len() as u64;
+                let staging = Block::new(block.device(), Home::Upload, bytes)?;
+                staging.write(0, data)?;
+                let mut recorder = Recorder::new(block.device())?;
+                recorder.copy(Bound { block: &staging, offset: 0, bytes }, Bound { block, offset, bytes });
+                recorder.submit()?;
+                recorder.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the contents from byte `offset` on into host memory, and waits for it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the range is not within the buffer.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
+        self.check(offset, data.len())?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.context.count_transfers(0, data.len() as u64);
+        match &self.storage {
+            Storage::Cpu(memory) => memory.read(offset, data),
+            Storage::Vulkan(block) if block.is_mapped() => block.read(offset, data)?,
+            Storage::Vulkan(block) => {
+                let bytes = data.len() as u64;
+                let staging = Block::new(block.device(), Home::Download, bytes)?;
+                let mut recorder = Recorder::new(block.device())?;
+                recorder.copy(Bound { block, offset, bytes }, Bound { block: &staging, offset: 0, bytes });
+                recorder.submit()?;
+                recorder.wait()?;
+                staging.read(0, data)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, offset: u64, length: usize) -> Result<()> {
+        if offset.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
+            return Err(Error::invalid(format!(
+                "bytes {offset} to {offset} + {length} are not within the buffer's {}",
+                self.bytes
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! A context: one device, its memory and its compiled kernels.
+
+use crate::cpu;
+use crate::devices::{DeviceChoice, DeviceInfo, choose};
+use crate::error::{Error, Result, Status};
+use crate::kernels;
+use crate::plan::Plan;
+use crate::problem::Problem;
+use crate::vulkan;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// What to open.
+#[derive(Clone, Default)]
+pub struct ContextDesc {
+    /// Which device.
+    pub device: DeviceChoice,
+    /// Bytes of device memory that may be held; 0: as many as there are.
+    pub memory_budget: u64,
+    /// Threads of the CPU device; 0: one for each core.
+    pub threads: u32,
+    /// Use no more of the device than what every device must offer. For tests.
+    pub minimum_limits: bool,
+    /// Receives log messages.
+    pub log: Option<Log>,
+}
+
+/// How much a log message matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// It may interest a person.
+    Info,
+    /// A person should know, though the call goes on.
+    Warning,
+    /// A bug of this library or a broken driver.
+    Error,
+}
+
+/// Receives log messages, from any thread that is inside a call on the context.
+#[derive(Clone)]
+pub struct Log(Arc<dyn Fn(LogLevel, &str) + Send + Sync>);
+
+impl Log {
+    /// Wraps a function.
+    pub fn new(function: impl Fn(LogLevel, &str) + Send + Sync + 'static) -> Log {
+        Log(Arc::new(function))
+    }
+}
+
+/// What a context holds and has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of device and staging memory held, pooled blocks included.
+    pub bytes_held: u64,
+    /// Bytes of those that are in use.
+    pub bytes_in_use: u64,
+    /// The most bytes ever held.
+    pub bytes_peak: u64,
+    /// Blocks in use.
+    pub blocks_in_use: u64,
+    /// Blocks taken from the device; one reused from the pool does not count.
+    pub allocations: u64,
+    /// Bytes copied from host tensors to the device.
+    pub upload_bytes: u64,
+    /// Bytes copied from the device to host tensors.
+    pub download_bytes: u64,
+    /// Submissions to the device.
+    pub submits: u64,
+    /// Kernels run.
+    pub dispatches: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none.
+    pub device_nanoseconds: u64,
+}
+
+/// One device (a Vulkan GPU, or the CPU), its memory pool and its compiled pipelines.
+///
+/// Cheap to clone; clones are the same context. Any thread may use it, concurrently.
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    device: DeviceInfo,
+    backend: Backend,
+    log: Option<Log>,
+    refusal: OnceLock<String>,
+    plans: Mutex<HashMap<(Problem, bool), Arc<Plan>>>,
+    upload_bytes: AtomicU64,
+    download_bytes: AtomicU64,
+}
+
+/// Where a context computes.
+pub(crate) enum Backend {
+    Vulkan(Arc<vulkan::Device>),
+    Cpu { threads: usize, memory: Arc<cpu::Accounts> },
+}
+
+/// A program with ever new shapes must not hold ever more plans.
+const MOST_PLANS: usize = 1024;
+
+impl Context {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// `NoDevice` if the device asked for does not exist or cannot be used.
+    pub fn new(desc: &ContextDesc) -> Result<Context> {
+        let chosen = choose(desc.device)?;
+        let backend = match chosen.vulkan {
+            Some((instance, physical)) => Backend::Vulkan(Arc::new(vulkan::Device::new(
+                instance,
+                &physical,
+                desc.memory_budget,
+                desc.minimum_limits,
+            )?)),
+            None => Backend::Cpu {
+                threads: if desc.threads == 0 { cpu::default_threads() } else { desc.threads as usize },
+                memory: Arc::new(cpu::Accounts::new(desc.memory_budget)),
+            },
+        };
+        let context = Context(Arc::new(Inner {
+            device: chosen.info,
+            backend,
+            log: desc.log.clone(),
+            refusal: OnceLock::new(),
+            plans: Mutex::default(),
+            upload_bytes: AtomicU64::new(0),
+            download_bytes: AtomicU64::new(0),
+        }));
+        let device = context.device();
+        context.log(LogLevel::Info, &format!("computing on {} ({}): {}", device.name, device.driver, device.note));
+        Ok(context)
+    }
+
+    /// The device, and in its note how it came to be chosen.
+    pub fn device(&self) -> &DeviceInfo {
+        &self.0.device
+    }
+
+    /// What the context holds and has done so far.
+    pub fn stats(&self) -> Stats {
+        let mut stats = match &self.0.backend {
+            Backend::Vulkan(device) => {
+                let counters = device.counters();
+                Stats {
+                    bytes_held: counters.memory.bytes_held,
+                    bytes_in_use: counters.memory.bytes_in_use,
+                    bytes_peak: counters.memory.bytes_peak,
+                    blocks_in_use: counters.memory.blocks_in_use,
+                    allocations: counters.memory.allocations,
+                    submits: counters.submits,
+                    dispatches: counters.dispatches,
+                    pipelines: counters.pipelines,
+                    device_nanoseconds: counters.device_nanoseconds,
+                    ..Stats::default()
+                }
+            }
+            Backend::Cpu { memory, .. } => memory.stats(),
+        };
+        stats.upload_bytes = self.0.upload_bytes.load(Ordering::Relaxed);
+        stats.download_bytes = self.0.download_bytes.load(Ordering::Relaxed);
+        stats
+    }
+
+    /// Gives pooled memory that nothing uses back to the device.
+    ///
+    /// # Errors
+    /// None today; a device that must be asked first may have some.
+    pub fn trim(&self) -> Result<()> {
+        if let Backend::Vulkan(device) = &self.0.backend {
+            device.trim();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.0.backend
+    }
+
+    pub(crate) fn is(&self, other: &Context) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn log(&self, level: LogLevel, message: &str) {
+        if let Some(log) = &self.0.log {
+            (log.0)(level, message);
+        }
+    }
+
+    pub(crate) fn count_transfers(&self, uploaded: u64, downloaded: u64) {
+        self.0.upload_bytes.fetch_add(uploaded, Ordering::Relaxed);
+        self.0.download_bytes.fetch_add(downloaded, Ordering::Relaxed);
+    }
+
+    /// Ends this context's work after a panic: its state can no longer be trusted.
+    pub(crate) fn refuse_work(&self, reason: &str) {
+        self.log(LogLevel::Error, &format!("this context refuses further work: {reason}"));
+        let _ = self.0.refusal.set(reason.to_string());
+    }
+
+    /// Whether the context still works.
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        match self.0.refusal.get() {
+            Some(reason) => Err(Error::new(
+                Status::Internal,
+                format!("this context refuses further work after a bug in libgrilly: {reason}"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The plan for a problem on a Vulkan device, made once.
+    pub(crate) fn plan(&self, device: &vulkan::Device, problem: &Problem, prepacked: bool) -> Result<Arc<Plan>> {
+        let key = (problem.clone(), prepacked);
+        let mut plans = self.0.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = plans.get(&key) {
+            return Ok(plan.clone());
+        }
+        let plan = Arc::new(kernels::plan(problem, device.limits(), prepacked)?);
+        if plans.len() >= MOST_PLANS {
+            plans.clear();
+        }
+        plans.insert(key, plan.clone());
+        Ok(plan)
+    }
+}

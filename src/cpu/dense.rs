@@ -1,0 +1,203 @@
+//! Correlation through the tile engine: forward pass and input gradient of layers with many channels in a group.
+//!
+//! Rows of the product are result channels, columns are pixels (of any image: small planes share a panel), and the
+//! reduction runs over channels and taps. Each item owns a rectangle of results and sums all of their blocks.
+
+use super::gather::{Gather, Run, Term};
+use super::gemm::{Engine, Sums, block_depth};
+use super::isa::Isa;
+use super::parallel::{self, Shared, zeroed};
+use crate::error::Result;
+
+/// Result channels of an item at most.
+const MAX_ROWS: usize = 1024;
+/// Sums of an item at most; they stay in the L2 or L3 cache.
+const MAX_SUMS: usize = 1 << 17;
+/// Columns of an item at most: with the greatest depth, 1 MiB of packed pixels.
+const MAX_COLUMNS: usize = 1024;
+/// Items wanted at least, if that leaves enough to do in each: many threads should find work.
+const ITEMS: usize = 32;
+/// Fewest multiplications worth an item of its own.
+const MIN_ITEM: usize = 1 << 20;
+
+/// What a result holds before its products are added.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    Zero,
+    /// One value for each result channel.
+    Bias(&'a [f32]),
+    /// What is there already.
+    Old,
+}
+
+struct Workspace {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    sums: Sums,
+    terms: Vec<Term>,
+    runs: Vec<Run>,
+}
+
+/// Adds up the products of `gather` into `dst`.
+///
+/// # Errors
+/// `OutOfHostMemory`.
+pub(super) fn correlate(
+    isa: Isa,
+    gather: &Gather,
+    src: &[f32],
+    weight: &[f32],
+    start: Start<'_>,
+    dst: &mut [f32],
+    threads: usize,
+) -> Result<()> {
+    let engine = Engine::new(isa);
+    let (terms, pixels) = (gather.depth(), gather.pixels());
+    if pixels == 0 {
+        return Ok(());
+    }
+    let depth = block_depth(terms);
+
+    let row_blocks = gather.outputs.div_ceil(MAX_ROWS);
+    let rows = gather.outputs.div_ceil(row_blocks).next_multiple_of(engine.mr);
+    let wanted = (pixels * gather.groups * row_blocks).div_ceil(ITEMS);
+    let columns =
+        wanted.max(MIN_ITEM.div_ceil(rows * terms)).min(MAX_SUMS / rows).clamp(2 * engine.nr, MAX_COLUMNS).min(pixels);
+    let column_blocks = pixels.div_ceil(columns.next_multiple_of(engine.nr));
+    let columns = pixels.div_ceil(column_blocks).next_multiple_of(engine.nr);
+    let column_blocks = pixels.div_ceil(columns);
+
+    let workspace = || {
+        Ok(Workspace {
+            a: zeroed(rows * depth)?,
+            b: zeroed(columns * depth)?,
+            sums: Sums::new(rows * columns, terms.div_ceil(depth))?,
+            terms: Vec::new(),
+            runs: Vec::new(),
+        })
+    };
+    let dst = Shared::new(dst);
+    let items = gather.groups * row_blocks * column_blocks;
+    parallel::for_each(items, parallel::worthwhile(gather.flops(), threads), workspace, |own, item| {
+        let (group, block) = (item / (row_blocks * column_blocks), item % (row_blocks * column_blocks));
+        let first_row = block / column_blocks * rows;
+        let first_pixel = block % column_blocks * columns;
+        let last_row = gather.outputs.min(first_row + rows);
+        let last_pixel = pixels.min(first_pixel + columns);
+        if first_row >= last_row {
+            return Ok(());
+        }
+        gather.runs(first_pixel, last_pixel, engine.nr, &mut own.runs);
+
+        let row_panels = (last_row - first_row).div_ceil(engine.mr);
+        let column_panels = (last_pixel - first_pixel).div_ceil(engine.nr);
+        own.sums.start(row_panels * column_panels * engine.mr * engine.nr);
+        for first in (0..terms).step_by(depth) {
+            let last = terms.min(first + depth);
+            gather.terms(first, last, &mut own.terms);
+            let a = &mut own.a[..row_panels * engine.mr * own.terms.len()];
+            let rows = Rows { gather, group, first: first_row, last: last_row };
+            rows.pack(weight, &own.terms, engine.mr, a);
+            let b = &mut own.b[..column_panels * engine.nr * own.terms.len()];
+            pack_pixels(gather, group, src, &own.terms, &own.runs, engine.nr, b);
+            engine.multiply(own.terms.len(), a, b, own.sums.next_block());
+        }
+
+        let sums = own.sums.finish();
+        for run in &own.runs {
+            let (panel, inside) = (run.at / engine.nr, run.at % engine.nr);
+            for output in first_row..last_row {
+                let row = panel * row_panels * engine.mr + (output - first_row);
+                let sums = &sums[row * engine.nr + inside..][..run.len];
+                let plane = gather.dst_plane(run.image, group, output);
+                let line = plane + (gather.origin[0] + gather.spacing[0] * run.row) * gather.dst[1];
+                let at = line + gather.origin[1] + gather.spacing[1] * run.column;
+                let initial = match start {
+                    Start::Bias(bias) => bias[group * gather.outputs + output],
+                    Start::Zero | Start::Old => 0.0,
+                };
+                let keep = matches!(start, Start::Old);
+                // SAFETY: an item alone owns its pixels of its channels of its group.
+                unsafe { store(&dst, at, gather.spacing[1], sums, initial, keep) };
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Writes a run of results, `spacing` apart.
+///
+/// # Safety
+/// No other thread may reach the elements `at`, `at + spacing`, … of `dst`.
+#[inline]
+pub(super) unsafe fn store(dst: &Shared<'_, f32>, at: usize, spacing: usize, sums: &[f32], initial: f32, keep: bool) {
+    if spacing == 1 {
+        // SAFETY: the caller's promise.
+        let dst = unsafe { dst.slice(at, sums.len()) };
+        for (dst, sum) in dst.iter_mut().zip(sums) {
+            *dst = if keep { *dst } else { initial } + sum;
+        }
+        return;
+    }
+    for (i, sum) in sums.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let dst = &mut unsafe { dst.slice(at + i * spacing, 1) }[0];
+        *dst = if keep { *dst } else { initial } + sum;
+    }
+}
+
+/// The result channels of an item.
+struct Rows<'a> {
+    gather: &'a Gather,
+    group: usize,
+    first: usize,
+    last: usize,
+}
+
+impl Rows<'_> {
+    /// Packs weights into panels of `mr` channels; rows beyond the last channel are zero and their sums unused.
+    fn pack(&self, weight: &[f32], terms: &[Term], mr: usize, a: &mut [f32]) {
+        for (panel, a) in a.chunks_exact_mut(mr * terms.len()).enumerate() {
+            for row in 0..mr {
+                let output = self.first + panel * mr + row;
+                let lane = a[row..].iter_mut().step_by(mr);
+                if output >= self.last {
+                    lane.for_each(|a| *a = 0.0);
+                    continue;
+                }
+                let weight = &weight[self.group * self.gather.weight_group + output * self.gather.weight_output..];
+                for (a, term) in lane.zip(terms) {
+                    *a = weight[term.weight];
+                }
+            }
+        }
+    }
+}
+
+/// Packs what the pixels of `runs` read into panels of `nr` pixels. Columns beyond the last pixel keep what they held;
+/// their sums are unused.
+fn pack_pixels(gather: &Gather, group: usize, src: &[f32], terms: &[Term], runs: &[Run], nr: usize, b: &mut [f32]) {
+    let step = gather.step[1];
+    for run in runs {
+        let src = &src[gather.src_plane(run.image, group, 0)..];
+        let (panel, inside) = (run.at / nr, run.at % nr);
+        let b = b[panel * nr * terms.len()..][..nr * terms.len()].chunks_exact_mut(nr);
+        for (b, term) in b.zip(terms) {
+            let b = &mut b[inside..inside + run.len];
+            let (zeros, from, count) = run.reads(gather, term.shift);
+            let (before, b) = b.split_at_mut(zeros);
+            let (b, after) = b.split_at_mut(count);
+            before.fill(0.0);
+            after.fill(0.0);
+            if count == 0 {
+                continue;
+            }
+            let src = &src[term.plane + from..][..(count - 1) * step + 1];
+            if step == 1 {
+                b.copy_from_slice(src);
+            } else {
+                b.iter_mut().zip(src.iter().step_by(step)).for_each(|(b, src)| *b = *src);
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A pass as a correlation: every result pixel gathers the source pixels under its taps.
+//!
+//! The forward pass is one [`Gather`]. So is the input gradient of a convolution of stride 1, with the roles of the
+//! channels exchanged and the kernel turned around. With a greater stride the pixels of dx fall into residue classes
+//! modulo the stride; the pixels of one class meet the same taps, so each class is a `Gather` with only those, and
+//! pixels of a class without taps have gradient zero.
+
+use crate::problem::Problem;
+
+/// One kernel row or column.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tap {
+    /// Its number in the kernel.
+    pub(super) kernel: usize,
+    /// Which source coordinate it reads for grid coordinate 0.
+    pub(super) shift: isize,
+}
+
+/// Result pixels on a grid, and what they read. Axes are (height, width).
+#[derive(Clone, Debug)]
+pub(super) struct Gather {
+    pub(super) batch: usize,
+    pub(super) groups: usize,
+    /// Source channels of a group.
+    pub(super) channels: usize,
+    /// Result channels of a group.
+    pub(super) outputs: usize,
+    /// Size of a source plane.
+    pub(super) src: [usize; 2],
+    /// Size of a result plane.
+    pub(super) dst: [usize; 2],
+    /// Number of result pixels.
+    pub(super) grid: [usize; 2],
+    /// Grid coordinate i is result coordinate `origin + spacing·i` …
+    pub(super) origin: [usize; 2],
+    pub(super) spacing: [usize; 2],
+    /// … and a tap reads source coordinate `shift + step·i`, or zero outside of the plane.
+    pub(super) step: [usize; 2],
+    pub(super) taps: [Vec<Tap>; 2],
+    /// Distance in the weight between result channels, source channels, groups and kernel rows.
+    pub(super) weight_output: usize,
+    pub(super) weight_channel: usize,
+    pub(super) weight_group: usize,
+    pub(super) weight_row: usize,
+}
+
+impl Gather {
+    /// The forward pass; the weight gradient reads `x` the same way.
+    pub(super) fn forward(problem: &Problem) -> Gather {
+        let sizes = Sizes::of(problem);
+        let taps = |axis: usize| {
+            (0..sizes.kernel[axis])
+                .map(|kernel| Tap { kernel, shift: sizes.reach(kernel, axis) - sizes.padding[axis] })
+                .collect()
+        };
+        let mut gather = Gather {
+            batch: problem.n as usize,
+            groups: problem.groups as usize,
+            channels: sizes.c,
+            outputs: sizes.k,
+            src: sizes.input,
+            dst: sizes.output,
+            grid: sizes.output,
+            origin: [0, 0],
+            spacing: [1, 1],
+            step: sizes.stride,
+            taps: [taps(0), taps(1)],
+            weight_output: sizes.c * sizes.taps(),
+            weight_channel: sizes.taps(),
+            weight_group: sizes.k * sizes.c * sizes.taps(),
+            weight_row: sizes.kernel[1],
+        };
+        gather.flatten();
+        gather
+    }
+
+    /// The input gradient, one `Gather` for each class of pixels that any tap meets. Says too whether there are others.
+    pub(super) fn backward_input(problem: &Problem) -> (Vec<Gather>, bool) {
+        let sizes = Sizes::of(problem);
+        let (rows, columns) = (sizes.classes(0), sizes.classes(1));
+        let complete = |axis: usize, classes: &[Class]| classes.len() == sizes.stride[axis].min(sizes.input[axis]);
+        let zeros_elsewhere = !complete(0, &rows) || !complete(1, &columns);
+        let mut gathers = Vec::new();
+        for row in &rows {
+            for column in &columns {
+                let mut gather = Gather {
+                    batch: problem.n as usize,
+                    groups: problem.groups as usize,
+                    channels: sizes.k,
+                    outputs: sizes.c,
+                    src: sizes.output,
+                    dst: sizes.input,
+                    grid: [row.count, column.count],
+                    origin: [row.first, column.first],
+                    spacing: sizes.stride,
+                    step: [1, 1],
+                    taps: [row.taps.clone(), column.taps.clone()],
+                    weight_output: sizes.taps(),
+                    weight_channel: sizes.c * sizes.taps(),
+                    weight_group: sizes.k * sizes.c * sizes.taps(),
+                    weight_row: sizes.kernel[1],
+                };
+                gather.flatten();
+                gathers.push(gather);
+            }
+        }
+        (gathers, zeros_elsewhere)
+    }
+
+    /// A lone tap that reads the pixel it stands on sees planes as single rows, which pack and store faster.
+    fn flatten(&mut self) {
+        let lone = self.taps.iter().all(|taps| matches!(taps[..], [Tap { shift: 0, .. }]));
+        let dense = self.step == [1, 1] && self.spacing == [1, 1] && self.origin == [0, 0];
+        if lone && dense && self.src == self.dst && self.grid == self.src {
+            let plane = [1, self.src[0] * self.src[1]];
+            (self.src, self.dst, self.grid) = (plane, plane, plane);
+        }
+    }
+
+    /// How many products make one result.
+    pub(super) fn depth(&self) -> usize {
+        self.channels * self.taps[0].len() * self.taps[1].len()
+    }
+
+    /// Result pixels of the whole batch, in one channel.
+    pub(super) fn pixels(&self) -> usize {
+        self.batch * self.grid[0] * self.grid[1]
+    }
+
+    /// Multiplications and additions of the pass.
+    pub(super) fn flops(&self) -> f64 {
+        2.0 * (self.pixels() as f64) * (self.depth() as f64) * (self.outputs as f64) * (self.groups as f64)
+    }
+
+    /// Where the source plane of a group's channel starts.
+    pub(super) fn src_plane(&self, image: usize, group: usize, channel: usize) -> usize {
+        ((image * self.groups + group) * self.channels + channel) * self.src[0] * self.src[1]
+    }
+
+    /// Where the result plane of a group's channel starts.
+    pub(super) fn dst_plane(&self, image: usize, group: usize, output: usize) -> usize {
+        ((image * self.groups + group) * self.outputs + output) * self.dst[0] * self.dst[1]
+    }
+
+    /// Lists terms `first..last` of the reduction, which runs over channels, then kernel rows, then kernel columns.
+    pub(super) fn terms(&self, first: usize, last: usize, list: &mut Vec<Term>) {
+        list.clear();
+        let (rows, columns) = (&self.taps[0], &self.taps[1]);
+        for term in first..last {
+            let (row, column) = (rows[term / columns.len() % rows.len()], columns[term % columns.len()]);
+            let channel = term / (columns.len() * rows.len());
+            list.push(Term {
+                plane: channel * self.src[0] * self.src[1],
+                shift: [row.shift, column.shift],
+                weight: channel * self.weight_channel + row.kernel * self.weight_row + column.kernel,
+            });
+        }
+    }
+
+    /// Cuts pixels `first..last` of the batch into runs that cross neither a grid row nor a multiple of `width`.
+    pub(super) fn runs(&self, first: usize, last: usize, width: usize, list: &mut Vec<Run>) {
+        list.clear();
+        let mut at = first;
+        while at < last {
+            let (line, column) = (at / self.grid[1], at % self.grid[1]);
+            let in_panel = width - (at - first) % width;
+            let len = in_panel.min(self.grid[1] - column).min(last - at);
+            list.push(Run { at: at - first, len, image: line / self.grid[0], row: line % self.grid[0], column });
+            at += len;
+        }
+    }
+}
+
+/// One term of the reduction, within its group and image.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Term {
+    /// Where its source plane starts.
+    pub(super) plane: usize,
+    /// The source pixel it reads for grid pixel (0, 0).
+    pub(super) shift: [isize; 2],
+    /// Where its weight is.
+    pub(super) weight: usize,
+}
+
+/// Consecutive pixels of one grid row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    /// Its place among the pixels listed.
+    pub(super) at: usize,
+    pub(super) len: usize,
+    pub(super) image: usize,
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+impl Run {
+    /// What the run reads for one term: how many zeros first, then which elements of the source plane (`step` apart).
+    /// Zeros fill up the rest.
+    #[inline]
+    pub(super) fn reads(&self, gather: &Gather, shift: [isize; 2]) -> (usize, usize, usize) {
+        let row = shift[0] + (self.row * gather.step[0]) as isize;
+        if row < 0 || row as usize >= gather.src[0] {
+            return (self.len, 0, 0);
+        }
+        let column = shift[1] + (self.column * gather.step[1]) as isize;
+        let (step, width) = (gather.step[1], gather.src[1] as isize);
+        let zeros = if column < 0 { (column.unsigned_abs()).div_ceil(step).min(self.len) } else { 0 };
+        let first = column + (zeros * step) as isize;
+        let count = if first >= width { 0 } else { ((width - first) as usize).div_ceil(step).min(self.len - zeros) };
+        (zeros, if count == 0 { 0 } else { row as usize * gather.src[1] + first as usize }, count)
+    }
+}
+
+/// The residue class of one axis of dx: which coordinates, and which taps meet them.
+struct Class {
+    first: usize,
+    count: usize,
+    taps: Vec<Tap>,
+}
+
+/// The problem's numbers in machine words. `Problem::new` bounded every product of them that is formed here.
+struct Sizes {
+    c: usize,
+    k: usize,
+    input: [usize; 2],
+    output: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [isize; 2],
+    dilation: [usize; 2],
+}
+
+impl Sizes {
+    fn of(problem: &Problem) -> Sizes {
+        let pair = |sizes: [u64; 2]| sizes.map(|size| size as usize);
+        Sizes {
+            c: problem.channels_per_group() as usize,
+            k: problem.outputs_per_group() as usize,
+            input: pair([problem.h, problem.w]),
+            output: pair([problem.p, problem.q]),
+            kernel: pair([problem.r, problem.s]),
+            stride: pair(problem.stride),
+            padding: problem.padding.map(|size| size as isize),
+            dilation: pair(problem.dilation),
+        }
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// How far a kernel element is from the first.
+    fn reach(&self, kernel: usize, axis: usize) -> isize {
+        (kernel * self.dilation[axis]) as isize
+    }
+
+    /// The classes of an axis that any tap meets: h = first + stride·i is met by r when h + padding − r·dilation is a
+    /// multiple of the stride, and the quotient is the coordinate of dy.
+    fn classes(&self, axis: usize) -> Vec<Class> {
+        let stride = self.stride[axis] as isize;
+        let residue = |kernel| (self.reach(kernel, axis) - self.padding[axis]).rem_euclid(stride) as usize;
+        let mut firsts: Vec<usize> = (0..self.kernel[axis]).map(residue).filter(|&h| h < self.input[axis]).collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        let class = |first: usize| {
+            let tap = |kernel| Tap {
+                kernel,
+                shift: (first as isize + self.padding[axis] - self.reach(kernel, axis)) / stride,
+            };
+            Class {
+                first,
+                count: (self.input[axis] - first).div_ceil(stride as usize),
+                taps: (0..self.kernel[axis]).filter(|&kernel| residue(kernel) == first).map(tap).collect(),
+            }
+        };
+        firsts.into_iter().map(class).collect()
+    }
+}

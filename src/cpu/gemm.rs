@@ -1,0 +1,242 @@
+//! The tile engine under every dense pass: packed panels × packed panels into packed tiles of sums.
+//!
+//! A holds panels of `mr` rows, B panels of `nr` columns, both with the reduction outermost (`[depth][mr]`), and C is
+//! a grid of `mr`×`nr` tiles, `[column panel][row panel][mr][nr]`. Packing is the caller's: a convolution packs
+//! straight out of the image, so that no column matrix is ever stored and read again.
+//!
+//! # Why the accuracy contract holds
+//! With u = 2⁻²⁴ the contract grants 8·√K roundings to every term of a sum of K. A term passes through at most `depth`
+//! of them in its block, because [`Engine::multiply`] runs one chain of fused multiply-adds from zero over the depth of
+//! the call and nothing else, then through one for each later block that joins the same total, then one for bias or
+//! old gradient. [`block_depth`] keeps `depth + blocks + 1 ≤ 8·√K`. Above [`BLOCKS_A_TOTAL`] blocks, [`Sums`] opens a
+//! third level. Without fused multiply-adds a product is rounded once and added to what came before: the first term
+//! meets the same number of roundings, since its first addition, to zero, is exact.
+
+use super::isa::{Isa, Plain, Vector};
+use super::parallel::zeroed;
+use crate::error::Result;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m256, __m512};
+
+/// Longest chain of one block: a panel of B that deep stays in a 32 KiB L1 cache. At most 1024 for the contract's
+/// Frobenius bound.
+const MAX_DEPTH: usize = 256;
+
+/// Blocks summed into one total before it is added to a higher one; √512 u is what keeps the Frobenius error low.
+const BLOCKS_A_TOTAL: usize = 512;
+
+/// Bytes of packed A that stay in a core's L2 cache while B's panels pass by.
+const A_IN_L2: usize = 192 << 10;
+
+/// How many terms to sum in one chain, of a reduction of `terms`.
+pub(super) fn block_depth(terms: usize) -> usize {
+    let budget = 8.0 * (terms as f64).sqrt();
+    let mut blocks = terms.div_ceil(MAX_DEPTH).max(1);
+    while blocks < terms && blocks <= BLOCKS_A_TOTAL && (terms.div_ceil(blocks) + blocks + 1) as f64 > budget {
+        blocks += 1;
+    }
+    terms.div_ceil(blocks).max(1)
+}
+
+/// Adds `depth` products to each element of one tile: `c += a·b`, as one chain from zero and one final addition.
+type Tile = unsafe fn(depth: usize, a: *const f32, b: *const f32, c: *mut f32);
+
+/// The tile kernel of this processor.
+#[derive(Clone, Copy)]
+pub(super) struct Engine {
+    /// Rows of a tile.
+    pub(super) mr: usize,
+    /// Columns of a tile.
+    pub(super) nr: usize,
+    tile: Tile,
+}
+
+impl Engine {
+    pub(super) fn new(isa: Isa) -> Engine {
+        match isa {
+            Isa::Portable => Engine { mr: 4, nr: 16, tile: portable },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Engine { mr: 6, nr: 16, tile: avx2 },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Engine { mr: 8, nr: 32, tile: avx512 },
+        }
+    }
+
+    /// `c += a·b` over whole panels.
+    pub(super) fn multiply(&self, depth: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
+        let (a_panel, b_panel, tile) = (self.mr * depth, self.nr * depth, self.mr * self.nr);
+        let (rows, columns) = (a.len() / a_panel, b.len() / b_panel);
+        assert!(c.len() == rows * columns * tile, "the sums do not fit their panels");
+        let chunk = (A_IN_L2 / (4 * a_panel)).max(1);
+        for first in (0..rows).step_by(chunk) {
+            let last = rows.min(first + chunk);
+            for (b, c) in b.chunks_exact(b_panel).zip(c.chunks_exact_mut(rows * tile)) {
+                let a = a[first * a_panel..last * a_panel].chunks_exact(a_panel);
+                for (a, c) in a.zip(c[first * tile..last * tile].chunks_exact_mut(tile)) {
+                    // SAFETY: the slices are exactly the depth·mr, depth·nr and mr·nr elements that a tile kernel
+                    // touches, and `Isa` only names instruction sets that this processor was seen to have.
+                    unsafe { (self.tile)(depth, a.as_ptr(), b.as_ptr(), c.as_mut_ptr()) }
+                }
+            }
+        }
+    }
+}
+
+/// The tiles of C, as a sum in as many levels as its number of blocks needs.
+pub(super) struct Sums {
+    tile: Vec<f32>,
+    total: Vec<f32>,
+    used: usize,
+    blocks: usize,
+}
+
+impl Sums {
+    /// Room for `len` sums of `blocks` blocks.
+    pub(super) fn new(len: usize, blocks: usize) -> Result<Sums> {
+        let total = zeroed(if blocks > BLOCKS_A_TOTAL { len } else { 0 })?;
+        Ok(Sums { tile: zeroed(len)?, total, used: 0, blocks: 0 })
+    }
+
+    /// Forgets the old sums and makes `len` zeros.
+    pub(super) fn start(&mut self, len: usize) {
+        (self.used, self.blocks) = (len, 0);
+        self.tile[..len].fill(0.0);
+        let high = len.min(self.total.len());
+        self.total[..high].fill(0.0);
+    }
+
+    /// Where to add the next block.
+    pub(super) fn next_block(&mut self) -> &mut [f32] {
+        if self.blocks == BLOCKS_A_TOTAL {
+            self.carry();
+        }
+        self.blocks += 1;
+        &mut self.tile[..self.used]
+    }
+
+    /// The sums of all blocks so far.
+    pub(super) fn finish(&mut self) -> &[f32] {
+        if self.total.is_empty() {
+            return &self.tile[..self.used];
+        }
+        self.carry();
+        &self.total[..self.used]
+    }
+
+    fn carry(&mut self) {
+        for (total, sum) in self.total.iter_mut().zip(&mut self.tile[..self.used]) {
+            *total += std::mem::take(sum);
+        }
+        self.blocks = 0;
+    }
+}
+
+/// A tile of `MR` rows and `VECTORS` vectors of columns, every sum in a register.
+///
+/// # Safety
+/// The processor has `V`; the pointers hold `mr·depth`, `nr·depth` and `mr·nr` elements.
+#[inline(always)]
+unsafe fn tile<V: Vector, const MR: usize, const VECTORS: usize>(
+    depth: usize,
+    mut a: *const f32,
+    mut b: *const f32,
+    c: *mut f32,
+) {
+    // SAFETY: by the caller's promise every step has one row of A and one of B left, and C holds the whole tile.
+    unsafe {
+        let mut sums = [[V::splat(0.0); VECTORS]; MR];
+        for _ in 0..depth {
+            let mut row = [V::splat(0.0); VECTORS];
+            for v in 0..VECTORS {
+                row[v] = V::load(b.add(v * V::LANES));
+            }
+            for i in 0..MR {
+                let value = V::splat(*a.add(i));
+                for v in 0..VECTORS {
+                    sums[i][v] = value.multiply_add(row[v], sums[i][v]);
+                }
+            }
+            a = a.add(MR);
+            b = b.add(VECTORS * V::LANES);
+        }
+        for i in 0..MR {
+            for v in 0..VECTORS {
+                let at = c.add((i * VECTORS + v) * V::LANES);
+                V::load(at).add(sums[i][v]).store(at);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`tile`].
+unsafe fn portable(depth: usize, a: *const f32, b: *const f32, c: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::<Plain, 4, 2>(depth, a, b, c) }
+}
+
+/// # Safety
+/// As [`tile`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(depth: usize, a: *const f32, b: *const f32, c: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::<__m256, 6, 2>(depth, a, b, c) }
+}
+
+/// # Safety
+/// As [`tile`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512(depth: usize, a: *const f32, b: *const f32, c: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::<__m512, 8, 2>(depth, a, b, c) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_leave_no_sum_more_roundings_than_the_contract_grants() {
+        for terms in (1..5000).chain((5000..200_000).step_by(997)).chain([802_816, 10_000_000]) {
+            let depth = block_depth(terms);
+            let blocks = terms.div_ceil(depth);
+            let levels = blocks.min(BLOCKS_A_TOTAL) + blocks / BLOCKS_A_TOTAL;
+            assert!(depth <= MAX_DEPTH);
+            // Up to 60 terms a plain chain is within the contract; its own length is the IEEE contract's.
+            let roundings = if depth == terms { terms } else { depth + levels + 1 };
+            assert!(roundings as f64 <= 8.0 * (terms as f64).sqrt(), "{terms} terms in blocks of {depth}");
+        }
+    }
+
+    #[test]
+    fn every_tile_kernel_adds_the_exact_product_of_small_integers() {
+        for isa in Isa::available() {
+            let engine = Engine::new(isa);
+            let (depth, rows, columns) = (7, 2, 3);
+            let a: Vec<f32> = (0..rows * engine.mr * depth).map(|i| (i % 11) as f32 - 5.0).collect();
+            let b: Vec<f32> = (0..columns * engine.nr * depth).map(|i| (i % 7) as f32 - 3.0).collect();
+            let mut c = vec![1f32; rows * columns * engine.mr * engine.nr];
+            engine.multiply(depth, &a, &b, &mut c);
+            for (at, &c) in c.iter().enumerate() {
+                let (tile, inside) = (at / (engine.mr * engine.nr), at % (engine.mr * engine.nr));
+                let (i, j) = (inside / engine.nr, inside % engine.nr);
+                let product =
+                    |d| a[(tile % rows * depth + d) * engine.mr + i] * b[(tile / rows * depth + d) * engine.nr + j];
+                assert_eq!(c, 1.0 + (0..depth).map(product).sum::<f32>(), "{isa:?} element {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_many_blocks_keep_every_block() {
+        let blocks = 3 * BLOCKS_A_TOTAL + 5;
+        let mut sums = Sums::new(4, blocks).unwrap();
+        for _ in 0..2 {
+            sums.start(3);
+            (0..blocks).for_each(|_| sums.next_block().iter_mut().for_each(|sum| *sum += 1.0));
+            assert_eq!(sums.finish(), [blocks as f32; 3]);
+        }
+    }
+}

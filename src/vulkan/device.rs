@@ -1,0 +1,339 @@
+//! A logical device, its queue, and what is counted on it.
+
+use super::instance::{Extensions, Instance, PhysicalDevice};
+use super::memory::{Pool, Usage};
+use super::pipeline::Pipelines;
+use super::recorder::Recording;
+use super::failure;
+use crate::error::{Error, Result, Status};
+use crate::plan::Limits;
+use ash::{khr, vk};
+use gpu_allocator::vulkan::AllocatorCreateDesc;
+use gpu_allocator::{AllocationSizes, AllocatorDebugSettings};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+/// A logical device with one queue.
+pub struct Device {
+    raw: ash::Device,
+    push_descriptor: Option<khr::push_descriptor::Device>,
+    limits: Limits,
+    queue_family: u32,
+    queue: Mutex<vk::Queue>,
+    /// Nanoseconds of one timestamp tick, and which bits of a timestamp count; `None` without timestamps.
+    timestamps: Option<(f64, u64)>,
+    pool: Mutex<Option<Pool>>,
+    pipelines: Pipelines,
+    recordings: Mutex<Vec<Recording>>,
+    submitted: AtomicU64,
+    completed: AtomicU64,
+    lost: AtomicBool,
+    counters: AtomicCounters,
+    /// Last, because it is dropped last.
+    _instance: Instance,
+}
+
+#[derive(Default)]
+struct AtomicCounters {
+    dispatches: AtomicU64,
+    device_nanoseconds: AtomicU64,
+}
+
+/// What a device has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Of its memory pool.
+    pub memory: Usage,
+    /// Submissions.
+    pub submits: u64,
+    /// Kernels run.
+    pub dispatches: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Nanoseconds spent in submissions, by the device's clock.
+    pub device_nanoseconds: u64,
+}
+
+impl Device {
+    /// Opens a device for compute. With `minimum_limits` nothing beyond what every device must offer is used.
+    pub fn new(instance: Instance, physical: &PhysicalDevice, budget: u64, minimum_limits: bool) -> Result<Device> {
+        let queue_family = instance
+            .compute_queue_family(physical.raw)
+            .ok_or_else(|| Error::new(Status::NoDevice, format!("{} has no compute queue", physical.name)))?;
+        let extensions = instance.extensions(physical.raw)?;
+        let optional = !minimum_limits;
+        let push_descriptors = extensions.push_descriptor && optional;
+        let buffer_addresses = optional && has_buffer_addresses(&instance, physical);
+
+        let mut names = Vec::new();
+        if push_descriptors {
+            names.push(khr::push_descriptor::NAME.as_ptr());
+        }
+        if extensions.portability_subset {
+            names.push(khr::portability_subset::NAME.as_ptr());
+        }
+        let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(queue_family).queue_priorities(&[1.0])];
+        let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true);
+        let mut create = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
+        if buffer_addresses {
+            create = create.push_next(&mut addresses);
+        }
+        // SAFETY: the instance is alive, and so are the structures until the call returns; every extension and
+        // feature asked for was found.
+        let raw = unsafe { instance.raw().create_device(physical.raw, &create, None) }
+            .map_err(|result| failure("opening the device", result))?;
+        // From here on the device is closed by `Drop`, whatever fails.
+        // SAFETY: the queue was asked for above.
+        let queue = unsafe { raw.get_device_queue(queue_family, 0) };
+        let push_descriptor = push_descriptors.then(|| khr::push_descriptor::Device::new(instance.raw(), &raw));
+        let full = limits(&instance, physical, &extensions, buffer_addresses, push_descriptors);
+        let device = Device {
+            pipelines: Pipelines::default(),
+            push_descriptor,
+            limits: if minimum_limits { full.minimum() } else { full },
+            queue_family,
+            queue: Mutex::new(queue),
+            timestamps: timestamps(&instance, physical, queue_family),
+            pool: Mutex::new(None),
+            recordings: Mutex::default(),
+            submitted: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            counters: AtomicCounters::default(),
+            raw,
+            _instance: instance,
+        };
+        let memory = AllocatorCreateDesc {
+            instance: device._instance.raw().clone(),
+            device: device.raw.clone(),
+            physical_device: physical.raw,
+            debug_settings: AllocatorDebugSettings::default(),
+            buffer_device_address: buffer_addresses,
+            allocation_sizes: AllocationSizes::default(),
+        };
+        let unified = shares_host_memory(&device._instance, physical);
+        *device.pool.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(Pool::new(&memory, unified, budget)?);
+        Ok(device)
+    }
+
+    pub(super) fn raw(&self) -> &ash::Device {
+        &self.raw
+    }
+
+    pub(super) fn push_descriptor(&self) -> Option<&khr::push_descriptor::Device> {
+        self.push_descriptor.as_ref()
+    }
+
+    pub(super) fn pipelines(&self) -> &Pipelines {
+        &self.pipelines
+    }
+
+    pub(super) fn queue_family(&self) -> u32 {
+        self.queue_family
+    }
+
+    pub(super) fn timestamps(&self) -> Option<(f64, u64)> {
+        self.timestamps
+    }
+
+    /// What planning must know.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The memory pool.
+    pub(super) fn pool(&self) -> PoolGuard<'_> {
+        PoolGuard(self.pool.lock().unwrap_or_else(|poison| poison.into_inner()))
+    }
+
+    /// Gives pooled memory back.
+    pub fn trim(&self) {
+        self.pool().trim(&self.raw, self.completed());
+    }
+
+    pub(super) fn recordings(&self) -> MutexGuard<'_, Vec<Recording>> {
+        self.recordings.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Serial of the newest submission.
+    pub(super) fn submitted(&self) -> u64 {
+        self.submitted.load(Ordering::Acquire)
+    }
+
+    /// Every submission up to this one is done.
+    pub(super) fn completed(&self) -> u64 {
+        self.completed.load(Ordering::Acquire)
+    }
+
+    /// Submits, and returns the submission's serial. The fence is signalled when it and all earlier ones are done.
+    pub(super) fn submit(&self, commands: vk::CommandBuffer, fence: vk::Fence) -> Result<u64> {
+        self.check()?;
+        let buffers = [commands];
+        let info = [vk::SubmitInfo::default().command_buffers(&buffers)];
+        let queue = self.queue.lock().unwrap_or_else(|poison| poison.into_inner());
+        // SAFETY: the lock serialises access to the queue; commands and fence belong to the caller until they are done.
+        let result = unsafe { self.raw.queue_submit(*queue, &info, fence) };
+        result.map_err(|result| self.note(failure("submitting work", result)))?;
+        // Under the queue's lock, so serials follow the order of submission.
+        Ok(self.submitted.fetch_add(1, Ordering::AcqRel) + 1)
+    }
+
+    /// Waits for a fence of the submission `serial`.
+    pub(super) fn wait(&self, fence: vk::Fence, serial: u64) -> Result<()> {
+        // SAFETY: the fence belongs to the caller, who submitted it.
+        let result = unsafe { self.raw.wait_for_fences(&[fence], true, u64::MAX) };
+        result.map_err(|result| self.note(failure("waiting for work", result)))?;
+        self.completed.fetch_max(serial, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Refuses work on a lost device.
+    pub fn check(&self) -> Result<()> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(Error::new(Status::DeviceLost, "the device was lost earlier; destroy this context and create another"));
+        }
+        Ok(())
+    }
+
+    /// Remembers a lost device.
+    pub(super) fn note(&self, error: Error) -> Error {
+        if error.status() == Status::DeviceLost {
+            self.lost.store(true, Ordering::Release);
+        }
+        error
+    }
+
+    pub(super) fn count(&self, dispatches: u64, nanoseconds: u64) {
+        self.counters.dispatches.fetch_add(dispatches, Ordering::Relaxed);
+        self.counters.device_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// What the device has done so far.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            memory: self.pool().usage,
+            submits: self.submitted(),
+            dispatches: self.counters.dispatches.load(Ordering::Relaxed),
+            pipelines: self.pipelines.compiled(),
+            device_nanoseconds: self.counters.device_nanoseconds.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The pool, which exists from `Device::new` to `Drop`.
+pub(super) struct PoolGuard<'a>(MutexGuard<'a, Option<Pool>>);
+
+impl std::ops::Deref for PoolGuard<'_> {
+    type Target = Pool;
+    fn deref(&self) -> &Pool {
+        self.0.as_ref().expect("the pool lives as long as the device")
+    }
+}
+
+impl std::ops::DerefMut for PoolGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Pool {
+        self.0.as_mut().expect("the pool lives as long as the device")
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: nothing refers to the device any more: blocks, recorders and pipelines keep it alive. A lost device
+        // fails the wait, and its objects may be destroyed all the same.
+        unsafe {
+            let _ = self.raw.device_wait_idle();
+            for recording in self.recordings().drain(..) {
+                recording.destroy(&self.raw);
+            }
+            self.pipelines.destroy(&self.raw);
+            let pool = self.pool.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+            if let Some(mut pool) = pool {
+                pool.trim(&self.raw, u64::MAX);
+                drop(pool);
+            }
+            self.raw.destroy_device(None);
+        }
+    }
+}
+
+fn has_buffer_addresses(instance: &Instance, physical: &PhysicalDevice) -> bool {
+    if physical.properties.api_version < vk::API_VERSION_1_2 {
+        return false;
+    }
+    let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default();
+    let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut addresses);
+    // SAFETY: the structures are chained as the specification allows for a 1.2 device.
+    unsafe { instance.raw().get_physical_device_features2(physical.raw, &mut features) };
+    addresses.buffer_device_address == vk::TRUE
+}
+
+/// Whether tensors can live in memory that the host reads and writes at full speed.
+fn shares_host_memory(instance: &Instance, physical: &PhysicalDevice) -> bool {
+    let shares = matches!(physical.kind(), vk::PhysicalDeviceType::INTEGRATED_GPU | vk::PhysicalDeviceType::CPU);
+    let wanted = vk::MemoryPropertyFlags::DEVICE_LOCAL
+        | vk::MemoryPropertyFlags::HOST_VISIBLE
+        | vk::MemoryPropertyFlags::HOST_COHERENT
+        | vk::MemoryPropertyFlags::HOST_CACHED;
+    // SAFETY: the physical device comes from this instance, which is alive.
+    let memory = unsafe { instance.raw().get_physical_device_memory_properties(physical.raw) };
+    shares && memory.memory_types_as_slice().iter().any(|kind| kind.property_flags.contains(wanted))
+}
+
+fn timestamps(instance: &Instance, physical: &PhysicalDevice, family: u32) -> Option<(f64, u64)> {
+    // SAFETY: the physical device comes from this instance, which is alive.
+    let families = unsafe { instance.raw().get_physical_device_queue_family_properties(physical.raw) };
+    let bits = families.get(family as usize)?.timestamp_valid_bits;
+    let period = f64::from(physical.properties.limits.timestamp_period);
+    let mask = u64::MAX.checked_shr(64 - bits)?;
+    (bits > 0 && period > 0.0).then_some((period, mask))
+}
+
+fn limits(
+    instance: &Instance,
+    physical: &PhysicalDevice,
+    extensions: &Extensions,
+    buffer_addresses: bool,
+    push_descriptors: bool,
+) -> Limits {
+    let mut subgroups = vk::PhysicalDeviceSubgroupProperties::default();
+    let mut multiprocessors = vk::PhysicalDeviceShaderSMBuiltinsPropertiesNV::default();
+    let mut cores = vk::PhysicalDeviceShaderCorePropertiesAMD::default();
+    let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut subgroups);
+    if extensions.shader_sm_builtins {
+        properties = properties.push_next(&mut multiprocessors);
+    }
+    if extensions.shader_core_properties {
+        properties = properties.push_next(&mut cores);
+    }
+    // SAFETY: the structures chained belong to Vulkan 1.1 or to extensions that were found.
+    unsafe { instance.raw().get_physical_device_properties2(physical.raw, &mut properties) };
+
+    let software = physical.kind() == vk::PhysicalDeviceType::CPU;
+    let units = if multiprocessors.shader_sm_count > 0 {
+        multiprocessors.shader_sm_count
+    } else if cores.compute_units_per_shader_array > 0 {
+        cores.shader_engine_count * cores.shader_arrays_per_engine_count * cores.compute_units_per_shader_array
+    } else {
+        match physical.kind() {
+            vk::PhysicalDeviceType::DISCRETE_GPU => 48,
+            vk::PhysicalDeviceType::CPU => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+            _ => 12,
+        }
+    };
+    // A unit sustains at least this; low on purpose.
+    let unit_flops = if software { 2e9 } else { 2e10 };
+    let limits = &physical.properties.limits;
+    Limits {
+        storage_buffer_range: u64::from(limits.max_storage_buffer_range),
+        storage_buffer_alignment: limits.min_storage_buffer_offset_alignment.max(4),
+        workgroup_count: [limits.max_compute_work_group_count[0], limits.max_compute_work_group_count[1]],
+        workgroup_threads: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
+        shared_memory: limits.max_compute_shared_memory_size,
+        subgroup: subgroups.subgroup_size,
+        buffer_addresses,
+        push_descriptors,
+        software,
+        concurrent_workgroups: if software { units } else { 2 * units },
+        flops: unit_flops * f64::from(units),
+    }
+}

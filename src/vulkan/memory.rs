@@ -1,0 +1,281 @@
+//! Device memory: blocks from a pool over gpu-allocator, reused by size class once the GPU is done with them.
+
+use super::device::Device;
+use super::failure;
+use crate::error::{Error, Result, Status};
+use ash::vk;
+use gpu_allocator::vulkan::{Allocation, AllocationCreateDesc, AllocationScheme, Allocator, AllocatorCreateDesc};
+use gpu_allocator::{AllocationError, MemoryLocation};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Where a block's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Home {
+    /// Fastest for the device; the host sees it only where they share memory.
+    Device,
+    /// Written by the host, read by the device.
+    Upload,
+    /// Written by the device, read by the host.
+    Download,
+}
+
+/// A range of device memory with a buffer of its own. Dropped, it returns to its device's pool.
+pub struct Block {
+    device: Arc<Device>,
+    memory: Option<Memory>,
+    home: Home,
+    bytes: u64,
+}
+
+/// What the pool keeps of a block.
+struct Memory {
+    buffer: vk::Buffer,
+    address: u64,
+    allocation: Allocation,
+    class: u64,
+}
+
+/// A block that returned, and the submission after which the GPU no longer touches it.
+struct Returned {
+    memory: Memory,
+    serial: u64,
+}
+
+/// The pool of one device.
+pub struct Pool {
+    allocator: Allocator,
+    buffer_addresses: bool,
+    /// The host sees device memory, so [`Home::Device`] blocks are mapped.
+    unified: bool,
+    free: HashMap<(Home, u64), Vec<Returned>>,
+    budget: u64,
+    /// What the pool holds and has done.
+    pub usage: Usage,
+}
+
+/// Figures of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Bytes held, pooled blocks included.
+    pub bytes_held: u64,
+    /// Bytes of blocks in use.
+    pub bytes_in_use: u64,
+    /// The most bytes ever held.
+    pub bytes_peak: u64,
+    /// Blocks in use.
+    pub blocks_in_use: u64,
+    /// Blocks taken from the device.
+    pub allocations: u64,
+}
+
+/// Blocks come in four sizes to the octave, so that one freed fits many later requests and wastes at most a fifth.
+fn size_class(bytes: u64) -> u64 {
+    let bytes = bytes.max(256);
+    let step = (bytes.next_power_of_two() / 8).max(64);
+    bytes.next_multiple_of(step)
+}
+
+impl Pool {
+    pub fn new(desc: &AllocatorCreateDesc, unified: bool, budget: u64) -> Result<Pool> {
+        let allocator = Allocator::new(desc).map_err(|error| allocation_failure("opening the device's memory", error))?;
+        Ok(Pool {
+            allocator,
+            buffer_addresses: desc.buffer_device_address,
+            unified,
+            free: HashMap::new(),
+            budget: if budget == 0 { u64::MAX } else { budget },
+            usage: Usage::default(),
+        })
+    }
+
+    fn take_free(&mut self, home: Home, class: u64, completed: u64) -> Option<Memory> {
+        let free = self.free.get_mut(&(home, class))?;
+        let at = free.iter().position(|returned| returned.serial <= completed)?;
+        Some(free.swap_remove(at).memory)
+    }
+
+    fn create(&mut self, device: &ash::Device, home: Home, class: u64) -> Result<Memory> {
+        if class > self.budget.saturating_sub(self.usage.bytes_held) {
+            return Err(Error::new(
+                Status::OutOfDeviceMemory,
+                format!(
+                    "{class} bytes more than the {} held exceed the context's memory_budget of {}",
+                    self.usage.bytes_held, self.budget
+                ),
+            ));
+        }
+        let mut usage = vk::BufferUsageFlags::STORAGE_BUFFER
+            | vk::BufferUsageFlags::TRANSFER_SRC
+            | vk::BufferUsageFlags::TRANSFER_DST;
+        if self.buffer_addresses {
+            usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
+        }
+        let create = vk::BufferCreateInfo::default().size(class).usage(usage);
+        // SAFETY: the device is alive, and so is every structure until its call returns. The buffer is bound to memory
+        // that its own requirements asked for, and destroyed if anything fails.
+        unsafe {
+            let buffer = device.create_buffer(&create, None).map_err(|result| failure("creating a buffer", result))?;
+            let allocation = self.allocator.allocate(&AllocationCreateDesc {
+                name: match home {
+                    Home::Device => "grilly tensor",
+                    Home::Upload => "grilly upload",
+                    Home::Download => "grilly download",
+                },
+                requirements: device.get_buffer_memory_requirements(buffer),
+                location: match home {
+                    Home::Device if self.unified => MemoryLocation::GpuToCpu,
+                    Home::Device => MemoryLocation::GpuOnly,
+                    Home::Upload => MemoryLocation::CpuToGpu,
+                    Home::Download => MemoryLocation::GpuToCpu,
+                },
+                linear: true,
+                allocation_scheme: AllocationScheme::GpuAllocatorManaged,
+            });
+            let allocation = match allocation {
+                Ok(allocation) => allocation,
+                Err(error) => {
+                    device.destroy_buffer(buffer, None);
+                    return Err(allocation_failure(&format!("allocating {class} bytes"), error));
+                }
+            };
+            if let Err(result) = device.bind_buffer_memory(buffer, allocation.memory(), allocation.offset()) {
+                device.destroy_buffer(buffer, None);
+                let _ = self.allocator.free(allocation);
+                return Err(failure("binding a buffer's memory", result));
+            }
+            let address = if self.buffer_addresses {
+                device.get_buffer_device_address(&vk::BufferDeviceAddressInfo::default().buffer(buffer))
+            } else {
+                0
+            };
+            self.usage.allocations += 1;
+            self.usage.bytes_held += class;
+            self.usage.bytes_peak = self.usage.bytes_peak.max(self.usage.bytes_held);
+            Ok(Memory { buffer, address, allocation, class })
+        }
+    }
+
+    /// Gives back the free blocks that the GPU is done with.
+    pub fn trim(&mut self, device: &ash::Device, completed: u64) {
+        for (_, free) in self.free.iter_mut() {
+            for returned in free.extract_if(.., |returned| returned.serial <= completed) {
+                self.usage.bytes_held -= returned.memory.class;
+                // SAFETY: the GPU is done with the buffer, and nothing else knows it any more.
+                unsafe { device.destroy_buffer(returned.memory.buffer, None) };
+                let _ = self.allocator.free(returned.memory.allocation);
+            }
+        }
+    }
+}
+
+impl Block {
+    /// A block of at least `bytes` bytes, from the pool if it has one. Its contents are whatever they were.
+    ///
+    /// # Errors
+    /// `OutOfDeviceMemory`, after the pool was trimmed and the request tried again.
+    pub fn new(device: &Arc<Device>, home: Home, bytes: u64) -> Result<Block> {
+        let class = size_class(bytes);
+        let completed = device.completed();
+        let mut pool = device.pool();
+        let memory = match pool.take_free(home, class, completed) {
+            Some(memory) => memory,
+            None => match pool.create(device.raw(), home, class) {
+                Err(error) if error.status() == Status::OutOfDeviceMemory => {
+                    pool.trim(device.raw(), completed);
+                    pool.create(device.raw(), home, class)?
+                }
+                created => created?,
+            },
+        };
+        pool.usage.blocks_in_use += 1;
+        pool.usage.bytes_in_use += class;
+        Ok(Block { device: device.clone(), memory: Some(memory), home, bytes })
+    }
+
+    /// Bytes asked for.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn buffer(&self) -> vk::Buffer {
+        self.memory.as_ref().map_or(vk::Buffer::null(), |memory| memory.buffer)
+    }
+
+    /// The address of its first byte for shaders; 0 without buffer addresses.
+    pub(super) fn address(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |memory| memory.address)
+    }
+
+    /// The host's pointer to its first byte, if the host sees it.
+    fn mapped(&self) -> Option<*mut u8> {
+        let allocation = &self.memory.as_ref()?.allocation;
+        Some(allocation.mapped_ptr()?.as_ptr().cast())
+    }
+
+    /// Whether the host can read and write it directly.
+    pub fn is_mapped(&self) -> bool {
+        self.mapped().is_some()
+    }
+
+    /// Copies from the host into a mapped block. Whoever uses the block must have been waited for.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let to = self.range(offset, data.len())?;
+        // SAFETY: `range` checked that the bytes lie in the mapping; the slice is host memory of its own.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
+        Ok(())
+    }
+
+    /// Copies from a mapped block to the host. Whoever wrote the block must have been waited for.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
+        let from = self.range(offset, data.len())?;
+        // SAFETY: as in `write`.
+        unsafe { std::ptr::copy_nonoverlapping(from, data.as_mut_ptr(), data.len()) };
+        Ok(())
+    }
+
+    fn range(&self, offset: u64, length: usize) -> Result<*mut u8> {
+        let inside = offset.checked_add(length as u64).is_some_and(|end| end <= self.bytes);
+        let start = self.mapped().filter(|_| inside).ok_or_else(|| {
+            Error::new(Status::Internal, format!("bytes {offset}+{length} of a {}-byte {:?} block", self.bytes, self.home))
+        })?;
+        Ok(start.wrapping_add(offset as usize))
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let Some(memory) = self.memory.take() else { return };
+        let serial = self.device.submitted();
+        let mut pool = self.device.pool();
+        pool.usage.blocks_in_use -= 1;
+        pool.usage.bytes_in_use -= memory.class;
+        pool.free.entry((self.home, memory.class)).or_default().push(Returned { memory, serial });
+    }
+}
+
+fn allocation_failure(doing: &str, error: AllocationError) -> Error {
+    match error {
+        AllocationError::OutOfMemory => {
+            Error::new(Status::OutOfDeviceMemory, format!("device memory is exhausted while {doing}"))
+        }
+        AllocationError::FailedToMap(reason) => {
+            Error::new(Status::OutOfHostMemory, format!("mapping failed while {doing}: {reason}"))
+        }
+        other => Error::new(Status::Internal, format!("gpu-allocator failed while {doing}: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size_class;
+
+    #[test]
+    fn a_size_class_wastes_at_most_a_quarter() {
+        for bytes in (1..100_000u64).chain([1 << 30, (1 << 30) + 1, 3_000_000_001]) {
+            let class = size_class(bytes);
+            assert!(class >= bytes && class % 64 == 0, "{bytes} -> {class}");
+            assert!(class <= bytes.max(256) * 5 / 4 + 64, "{bytes} -> {class}");
+        }
+    }
+}

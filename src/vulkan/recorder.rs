@@ -1,0 +1,389 @@
+//! Recording commands: the only door to the GPU.
+
+use super::device::Device;
+use super::failure;
+use super::memory::Block;
+use crate::error::{Error, Result, Status};
+use crate::plan::Dispatch;
+use ash::vk;
+use std::sync::Arc;
+
+/// A range of a block that a kernel is given.
+#[derive(Clone, Copy)]
+pub struct Bound<'a> {
+    /// The memory.
+    pub block: &'a Block,
+    /// First byte; a multiple of 4.
+    pub offset: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Vulkan's objects for one recording, reused by the next one.
+pub struct Recording {
+    pool: vk::CommandPool,
+    commands: vk::CommandBuffer,
+    fence: vk::Fence,
+    timestamps: vk::QueryPool,
+    /// Sets for devices without push descriptors; grown as recordings need it.
+    descriptor_pools: Vec<vk::DescriptorPool>,
+}
+
+/// Records commands and submits them. Dropped, its objects return to the device.
+pub struct Recorder {
+    device: Arc<Device>,
+    recording: Option<Recording>,
+    dispatches: u64,
+    sets_used: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Recording,
+    Submitted(u64),
+    Done,
+}
+
+const SETS_PER_POOL: u32 = 64;
+const MAX_BINDINGS: u32 = 4;
+
+impl Recording {
+    fn new(device: &Device) -> Result<Recording> {
+        let mut recording = Recording {
+            pool: vk::CommandPool::null(),
+            commands: vk::CommandBuffer::null(),
+            fence: vk::Fence::null(),
+            timestamps: vk::QueryPool::null(),
+            descriptor_pools: Vec::new(),
+        };
+        let made = recording.fill(device);
+        if let Err(result) = made {
+            // SAFETY: nothing was submitted.
+            unsafe { recording.destroy(device.raw()) };
+            return Err(device.note(failure("preparing a command buffer", result)));
+        }
+        Ok(recording)
+    }
+
+    fn fill(&mut self, device: &Device) -> std::result::Result<(), vk::Result> {
+        // SAFETY: the device is alive, and the structures live until their calls return.
+        unsafe {
+            let raw = device.raw();
+            let create = vk::CommandPoolCreateInfo::default()
+                .queue_family_index(device.queue_family())
+                .flags(vk::CommandPoolCreateFlags::TRANSIENT);
+            self.pool = raw.create_command_pool(&create, None)?;
+            let allocate = vk::CommandBufferAllocateInfo::default().command_pool(self.pool).command_buffer_count(1);
+            self.commands = raw.allocate_command_buffers(&allocate)?.first().copied().unwrap_or_default();
+            self.fence = raw.create_fence(&vk::FenceCreateInfo::default(), None)?;
+            if device.timestamps().is_some() {
+                let create = vk::QueryPoolCreateInfo::default().query_type(vk::QueryType::TIMESTAMP).query_count(2);
+                self.timestamps = raw.create_query_pool(&create, None)?;
+            }
+            Ok(())
+        }
+    }
+
+    /// # Safety
+    /// The GPU is done with everything recorded.
+    pub unsafe fn destroy(self, device: &ash::Device) {
+        // SAFETY: promised by the caller; Vulkan ignores null handles.
+        unsafe {
+            for pool in self.descriptor_pools {
+                device.destroy_descriptor_pool(pool, None);
+            }
+            device.destroy_query_pool(self.timestamps, None);
+            device.destroy_fence(self.fence, None);
+            device.destroy_command_pool(self.pool, None);
+        }
+    }
+}
+
+impl Recorder {
+    /// Begins a recording. What earlier submissions wrote is visible to it.
+    pub fn new(device: &Arc<Device>) -> Result<Recorder> {
+        device.check()?;
+        let reused = device.recordings().pop();
+        let recording = match reused {
+            Some(recording) => recording,
+            None => Recording::new(device)?,
+        };
+        let recorder = Recorder {
+            device: device.clone(),
+            recording: Some(recording),
+            dispatches: 0,
+            sets_used: 0,
+            state: State::Recording,
+        };
+        recorder.begin().map_err(|result| device.note(failure("beginning a command buffer", result)))?;
+        recorder.barrier();
+        Ok(recorder)
+    }
+
+    fn begin(&self) -> std::result::Result<(), vk::Result> {
+        let raw = self.device.raw();
+        let recording = self.recording();
+        let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
+        // SAFETY: a recording in the device's list, or a new one, is not in use by the GPU.
+        unsafe {
+            raw.reset_command_pool(recording.pool, vk::CommandPoolResetFlags::empty())?;
+            raw.reset_fences(&[recording.fence])?;
+            for pool in &recording.descriptor_pools {
+                raw.reset_descriptor_pool(*pool, vk::DescriptorPoolResetFlags::empty())?;
+            }
+            raw.begin_command_buffer(recording.commands, &begin)?;
+            if self.device.timestamps().is_some() {
+                raw.cmd_reset_query_pool(recording.commands, recording.timestamps, 0, 2);
+                raw.cmd_write_timestamp(
+                    recording.commands,
+                    vk::PipelineStageFlags::TOP_OF_PIPE,
+                    recording.timestamps,
+                    0,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn recording(&self) -> &Recording {
+        self.recording.as_ref().expect("a recorder has its recording until it is dropped")
+    }
+
+    fn commands(&self) -> vk::CommandBuffer {
+        self.recording().commands
+    }
+
+    /// Orders everything recorded so far before everything after it.
+    pub fn barrier(&self) {
+        let work = vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER;
+        let barrier = [vk::MemoryBarrier::default()
+            .src_access_mask(vk::AccessFlags::SHADER_WRITE | vk::AccessFlags::TRANSFER_WRITE)
+            .dst_access_mask(
+                vk::AccessFlags::SHADER_READ
+                    | vk::AccessFlags::SHADER_WRITE
+                    | vk::AccessFlags::TRANSFER_READ
+                    | vk::AccessFlags::TRANSFER_WRITE,
+            )];
+        // SAFETY: the command buffer is being recorded.
+        unsafe {
+            self.device.raw().cmd_pipeline_barrier(
+                self.commands(),
+                work,
+                work,
+                vk::DependencyFlags::empty(),
+                &barrier,
+                &[],
+                &[],
+            );
+        }
+    }
+
+    /// Copies between blocks.
+    pub fn copy(&self, from: Bound<'_>, to: Bound<'_>) {
+        debug_assert!(from.bytes == to.bytes && from.offset + from.bytes <= from.block.bytes());
+        if from.bytes == 0 {
+            return;
+        }
+        let region = [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.bytes }];
+        // SAFETY: both blocks are alive until the submission is waited for, and the range lies within them.
+        unsafe { self.device.raw().cmd_copy_buffer(self.commands(), from.block.buffer(), to.block.buffer(), &region) };
+    }
+
+    /// Fills whole words of a block with zeros.
+    pub fn zero(&self, block: &Block) {
+        // SAFETY: as in `copy`; the whole buffer is filled.
+        unsafe {
+            self.device.raw().cmd_fill_buffer(self.commands(), block.buffer(), 0, vk::WHOLE_SIZE, 0);
+        }
+    }
+
+    /// Runs one dispatch of a plan; `operands` are the memories of bindings 0 to 3. Waits for what was recorded before.
+    pub fn dispatch(&mut self, dispatch: &Dispatch, operands: &[Option<Bound<'_>>; 4]) -> Result<()> {
+        let tiles = dispatch.tiles.end - dispatch.tiles.start;
+        let module = dispatch.module;
+        let pipeline = self.device.pipeline(module, &dispatch.specialization)?;
+
+        // A kernel may name a tensor that this problem does not have; it never touches it, but it must be bound.
+        let stand_in = operands.iter().flatten().next().copied().ok_or_else(|| {
+            Error::new(Status::Internal, format!("a dispatch of {} without any operand", module.name))
+        })?;
+        let bound = operands.map(|operand| operand.unwrap_or(stand_in));
+        let alignment = self.device.limits().storage_buffer_alignment;
+        let addressed = module.bindings.is_empty();
+
+        let sizes = &dispatch.sizes;
+        let mut push = [0u8; 128];
+        let words = sizes.problem.iter().chain(&[dispatch.tiles.start, dispatch.tiles.end, sizes.flags]);
+        for (at, word) in words.chain(&sizes.extra).enumerate() {
+            push[4 * at..4 * at + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        const TENSORS_AT: usize = 96;
+        for (at, operand) in bound.iter().enumerate() {
+            if addressed {
+                let address = operand.block.address() + operand.offset;
+                push[TENSORS_AT + 8 * at..TENSORS_AT + 8 * at + 8].copy_from_slice(&address.to_ne_bytes());
+            } else {
+                let base = (operand.offset % alignment / 4) as u32;
+                push[TENSORS_AT + 4 * at..TENSORS_AT + 4 * at + 4].copy_from_slice(&base.to_ne_bytes());
+            }
+        }
+
+        self.barrier();
+        let commands = self.commands();
+        let [max_x, _] = self.device.limits().workgroup_count;
+        let x = tiles.min(max_x);
+        // SAFETY: the command buffer is being recorded; the pipeline and all blocks outlive the submission; ranges lie
+        // within their blocks; the grid is within the device's limits.
+        unsafe {
+            self.device.raw().cmd_bind_pipeline(commands, vk::PipelineBindPoint::COMPUTE, pipeline.raw);
+            if !addressed {
+                self.bind(&pipeline, module.bindings, &bound, alignment)?;
+            }
+            self.device.raw().cmd_push_constants(
+                commands,
+                pipeline.layout,
+                vk::ShaderStageFlags::COMPUTE,
+                0,
+                &push[..module.push_constant_bytes as usize],
+            );
+            self.device.raw().cmd_dispatch(commands, x, tiles.div_ceil(x), 1);
+        }
+        self.dispatches += 1;
+        Ok(())
+    }
+
+    /// # Safety
+    /// The blocks outlive the submission.
+    unsafe fn bind(
+        &mut self,
+        pipeline: &super::pipeline::Pipeline,
+        bindings: &[u32],
+        bound: &[Bound<'_>; 4],
+        alignment: u64,
+    ) -> Result<()> {
+        let infos: Vec<_> = bindings
+            .iter()
+            .map(|&binding| {
+                let operand = &bound[binding as usize];
+                let slack = operand.offset % alignment;
+                [vk::DescriptorBufferInfo {
+                    buffer: operand.block.buffer(),
+                    offset: operand.offset - slack,
+                    range: (operand.bytes + slack).max(4),
+                }]
+            })
+            .collect();
+        let mut writes: Vec<_> = bindings
+            .iter()
+            .zip(&infos)
+            .map(|(&binding, info)| {
+                vk::WriteDescriptorSet::default()
+                    .dst_binding(binding)
+                    .descriptor_type(vk::DescriptorType::STORAGE_BUFFER)
+                    .buffer_info(info)
+            })
+            .collect();
+        let (point, commands) = (vk::PipelineBindPoint::COMPUTE, self.commands());
+        // SAFETY: promised by the caller; a set from `allocate_set` is not in use yet.
+        unsafe {
+            if let Some(push) = self.device.push_descriptor() {
+                push.cmd_push_descriptor_set(commands, point, pipeline.layout, 0, &writes);
+            } else {
+                let set = self.allocate_set(pipeline.set_layout)?;
+                for write in &mut writes {
+                    write.dst_set = set;
+                }
+                self.device.raw().update_descriptor_sets(&writes, &[]);
+                self.device.raw().cmd_bind_descriptor_sets(commands, point, pipeline.layout, 0, &[set], &[]);
+            }
+        }
+        Ok(())
+    }
+
+    fn allocate_set(&mut self, layout: vk::DescriptorSetLayout) -> Result<vk::DescriptorSet> {
+        let device = self.device.clone();
+        let index = (self.sets_used / SETS_PER_POOL) as usize;
+        let recording = self.recording.as_mut().expect("a recorder has its recording until it is dropped");
+        let allocated = (|| {
+            // SAFETY: the pool belongs to this recording alone, and has a free set: each holds SETS_PER_POOL.
+            unsafe {
+                if index == recording.descriptor_pools.len() {
+                    let sizes = [vk::DescriptorPoolSize {
+                        ty: vk::DescriptorType::STORAGE_BUFFER,
+                        descriptor_count: MAX_BINDINGS * SETS_PER_POOL,
+                    }];
+                    let create = vk::DescriptorPoolCreateInfo::default().max_sets(SETS_PER_POOL).pool_sizes(&sizes);
+                    recording.descriptor_pools.push(device.raw().create_descriptor_pool(&create, None)?);
+                }
+                let layouts = [layout];
+                let allocate = vk::DescriptorSetAllocateInfo::default()
+                    .descriptor_pool(recording.descriptor_pools[index])
+                    .set_layouts(&layouts);
+                Ok(device.raw().allocate_descriptor_sets(&allocate)?.first().copied().unwrap_or_default())
+            }
+        })();
+        self.sets_used += 1;
+        allocated.map_err(|result| device.note(failure("allocating a descriptor set", result)))
+    }
+
+    /// Ends the recording and hands it to the queue.
+    pub fn submit(&mut self) -> Result<()> {
+        let recording = self.recording();
+        let everything = vk::PipelineStageFlags::ALL_COMMANDS;
+        let to_host = [vk::MemoryBarrier::default()
+            .src_access_mask(vk::AccessFlags::SHADER_WRITE | vk::AccessFlags::TRANSFER_WRITE)
+            .dst_access_mask(vk::AccessFlags::HOST_READ)];
+        // SAFETY: the command buffer is being recorded, and ends here.
+        let ended = unsafe {
+            self.device.raw().cmd_pipeline_barrier(
+                recording.commands,
+                vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER,
+                vk::PipelineStageFlags::HOST,
+                vk::DependencyFlags::empty(),
+                &to_host,
+                &[],
+                &[],
+            );
+            if self.device.timestamps().is_some() {
+                self.device.raw().cmd_write_timestamp(recording.commands, everything, recording.timestamps, 1);
+            }
+            self.device.raw().end_command_buffer(recording.commands)
+        };
+        ended.map_err(|result| self.device.note(failure("ending a command buffer", result)))?;
+        let serial = self.device.submit(recording.commands, recording.fence)?;
+        self.state = State::Submitted(serial);
+        Ok(())
+    }
+
+    /// Waits until the submission is done.
+    pub fn wait(&mut self) -> Result<()> {
+        let State::Submitted(serial) = self.state else { return Ok(()) };
+        self.device.wait(self.recording().fence, serial)?;
+        self.state = State::Done;
+        self.device.count(self.dispatches, self.elapsed());
+        Ok(())
+    }
+
+    /// Nanoseconds between the submission's first and last command.
+    fn elapsed(&self) -> u64 {
+        let Some((period, mask)) = self.device.timestamps() else { return 0 };
+        let mut ticks = [0u64; 2];
+        let flags = vk::QueryResultFlags::TYPE_64;
+        // SAFETY: the submission is done, so both timestamps are there.
+        let read =
+            unsafe { self.device.raw().get_query_pool_results(self.recording().timestamps, 0, &mut ticks, flags) };
+        let span = (ticks[1] & mask).wrapping_sub(ticks[0] & mask) & mask;
+        read.map_or(0, |()| (span as f64 * period) as u64)
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // After an error the work may still run; its memory must not be reused before it ends.
+        let _ = self.wait();
+        if let Some(recording) = self.recording.take() {
+            self.device.recordings().push(recording);
+        }
+    }
+}

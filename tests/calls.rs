@@ -1,0 +1,127 @@
+//! However a convolution is called, it is the same convolution: strided, mixed and device tensors, packed weights,
+//! gradients alone or added to others.
+
+mod common;
+
+use common::call::{Placement, Request, Wanted, check, compute};
+use common::cases::{Case, spread};
+use common::contract::Contract;
+use common::data::{Data, Generator, Kind};
+use common::guard::LAYOUTS;
+use common::reference::{Expected, Reference};
+use common::rigs::{rigs, sweep};
+use grilly::Precision;
+
+const SMALL: [&str; 3] = ["batch_", "one_pixel_", "one_dimensional_"];
+
+fn normal(case: &Case) -> (Data, [Expected; 4]) {
+    let data = Data::new(case, Kind::Normal);
+    let expected = Reference::new(case, &data, false).all();
+    (data, expected)
+}
+
+/// As different from case to case as chance makes it, and the same in every run.
+fn some_mixture(case: &Case) -> Placement {
+    Placement::Mixed(Generator::new(case.seed()).bits() as u32)
+}
+
+#[test]
+fn strided_host_views_are_read_and_written_in_place() {
+    sweep("host views of every layout", &rigs(), &spread(6, &SMALL), normal, |rig, case, (data, expected)| {
+        let mut checked = 0;
+        for first in 0..LAYOUTS.len() {
+            let request = Request::new(Precision::Fp32, Placement::Strided(first));
+            let results = compute(&rig.context, case, data, &request)?;
+            checked += check(Contract::Fp32, expected, &results).map_err(|text| format!("layout {first}: {text}"))?;
+        }
+        Ok(checked)
+    });
+}
+
+#[test]
+fn host_and_device_tensors_mix_in_one_call() {
+    sweep("mixed calls", &rigs(), &spread(4, &SMALL), normal, |rig, case, (data, expected)| {
+        let request = Request::new(Precision::Fp32, some_mixture(case));
+        check(Contract::Fp32, expected, &compute(&rig.context, case, data, &request)?)
+    });
+}
+
+#[test]
+fn gradients_add_to_what_is_there_when_asked() {
+    let accumulating = |case: &Case| {
+        let data = Data::new(case, Kind::Normal);
+        let expected = Reference::new(case, &data, true).all();
+        (data, expected)
+    };
+    sweep("accumulated gradients", &rigs(), &spread(3, &SMALL), accumulating, |rig, case, (data, expected)| {
+        let mut checked = 0;
+        for placement in [Placement::Host, Placement::Device, Placement::Strided(1), some_mixture(case)] {
+            let request = Request { accumulate: true, ..Request::new(Precision::Fp32, placement) };
+            let results = compute(&rig.context, case, data, &request)?;
+            checked += check(Contract::Fp32, expected, &results).map_err(|text| format!("{placement:?}: {text}"))?;
+        }
+        Ok(checked)
+    });
+}
+
+#[test]
+fn integers_accumulate_exactly_under_ieee() {
+    let accumulating = |case: &Case| {
+        let data = Data::new(case, Kind::Integers);
+        let expected = Reference::new(case, &data, true).all();
+        (data, expected)
+    };
+    sweep("accumulated integers", &rigs(), &spread(3, &["long_"]), accumulating, |rig, case, (data, expected)| {
+        let request = Request { accumulate: true, ..Request::new(Precision::Ieee, some_mixture(case)) };
+        check(Contract::Exact, expected, &compute(&rig.context, case, data, &request)?)
+    });
+}
+
+#[test]
+fn each_gradient_can_be_asked_for_alone() {
+    let none = Wanted { dx: false, dweight: false, dbias: false };
+    let wishes = [
+        Wanted { dx: true, ..none },
+        Wanted { dweight: true, ..none },
+        Wanted { dbias: true, ..none },
+        Wanted { dweight: true, dbias: true, ..none },
+        Wanted { dx: true, dbias: true, ..none },
+    ];
+    sweep("gradients alone", &rigs(), &spread(6, &SMALL), normal, |rig, case, (data, expected)| {
+        let mut checked = 0;
+        for wanted in wishes {
+            let request = Request { wanted, ..Request::new(Precision::Fp32, some_mixture(case)) };
+            let results = compute(&rig.context, case, data, &request)?;
+            checked += check(Contract::Fp32, expected, &results).map_err(|text| format!("{wanted:?}: {text}"))?;
+        }
+        Ok(checked)
+    });
+}
+
+#[test]
+fn packed_weights_give_what_raw_ones_give() {
+    sweep("packed weights", &rigs(), &spread(3, &SMALL), normal, |rig, case, (data, expected)| {
+        let mut checked = 0;
+        for placement in [Placement::Host, Placement::Device, Placement::Strided(2)] {
+            let request = Request { packed: true, ..Request::new(Precision::Fp32, placement) };
+            let results = compute(&rig.context, case, data, &request)?;
+            checked += check(Contract::Fp32, expected, &results).map_err(|text| format!("{placement:?}: {text}"))?;
+        }
+        Ok(checked)
+    });
+}
+
+#[test]
+fn the_same_call_gives_the_same_bits() {
+    let data = |case: &Case| Data::new(case, Kind::Normal);
+    sweep("calls repeated", &rigs(), &spread(4, &["long_"]), data, |rig, case, data| {
+        let request = Request::new(Precision::Fp32, Placement::Device);
+        let once = compute(&rig.context, case, data, &request)?;
+        let again = compute(&rig.context, case, data, &request)?;
+        let bits = |tensor: &Option<Vec<f32>>| -> Vec<u32> { tensor.iter().flatten().map(|v| v.to_bits()).collect() };
+        match once.iter().zip(&again).position(|(one, other)| bits(one) != bits(other)) {
+            None => Ok(once.len()),
+            Some(result) => Err(format!("result {result} differs between two runs")),
+        }
+    });
+}

@@ -1,0 +1,108 @@
+//! The devices under test, and the loop over cases × devices.
+
+use super::cases::Case;
+use grilly::{Context, ContextDesc, DeviceKind};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, Once};
+
+/// Enough for the two cores of a small machine; more only helps where the device is not the limit.
+const THREADS: usize = 2;
+const FAILURES_SHOWN: usize = 10;
+
+/// A device under test.
+pub struct Rig {
+    pub name: String,
+    pub context: Context,
+}
+
+/// The CPU device and every Vulkan device. Where a Vulkan device is required (in CI), its absence is a failure.
+pub fn rigs() -> Vec<Rig> {
+    devices_with(false)
+}
+
+/// The Vulkan devices once more, planned for as if each offered only what is required of a GPU.
+pub fn minimum_rigs() -> Vec<Rig> {
+    let mut rigs = devices_with(true);
+    rigs.retain(|rig| rig.context.device().kind != DeviceKind::Cpu);
+    rigs
+}
+
+fn devices_with(minimum_limits: bool) -> Vec<Rig> {
+    let devices = grilly::devices();
+    let vulkan = devices.iter().filter(|device| device.kind != DeviceKind::Cpu).count();
+    assert_eq!(devices.len(), vulkan + 1, "there is exactly one CPU device");
+    if vulkan == 0 {
+        assert!(!vulkan_is_required(), "no Vulkan device, but CI or GRILLY_REQUIRE_VULKAN=1 demands one");
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| announce("conformance: NO VULKAN DEVICE: ONLY THE CPU DEVICE IS TESTED"));
+    }
+    let rig = |(index, device): (usize, &grilly::DeviceInfo)| {
+        let desc = ContextDesc { device: Some(index as u32), minimum_limits, ..ContextDesc::default() };
+        let context = Context::new(&desc).unwrap_or_else(|error| panic!("no context on {}: {error}", device.name));
+        assert_eq!(context.device().name, device.name, "the context is on the device that was asked for");
+        let suffix = if minimum_limits { ", minimum limits" } else { "" };
+        Rig { name: format!("{}{suffix}", device.name), context }
+    };
+    devices.iter().enumerate().map(rig).collect()
+}
+
+/// CI sets CI=true; GRILLY_REQUIRE_VULKAN=1 asks for the same at home.
+pub fn vulkan_is_required() -> bool {
+    in_ci() || std::env::var("GRILLY_REQUIRE_VULKAN").is_ok_and(|value| value == "1")
+}
+
+pub fn in_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
+
+/// Past the test harness, which hides what passing tests print.
+pub fn announce(line: &str) {
+    // Nothing is lost if stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Computes every case on every device. `prepare` does, once a case, what devices share; `attempt` returns how many
+/// results it checked. All failures are collected; a sweep that checked nothing fails.
+pub fn sweep<Shared>(
+    fact: &str,
+    rigs: &[Rig],
+    cases: &[Case],
+    prepare: impl Fn(&Case) -> Shared + Sync,
+    attempt: impl Fn(&Rig, &Case, &Shared) -> Result<usize, String> + Sync,
+) {
+    let next = AtomicUsize::new(0);
+    let checked: Vec<AtomicUsize> = rigs.iter().map(|_| AtomicUsize::new(0)).collect();
+    let failures = Mutex::new(vec![]);
+    let work = || {
+        while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
+            let shared = prepare(case);
+            for (rig, checked) in rigs.iter().zip(&checked) {
+                // A panic must not hide which case it was.
+                let outcome = catch_unwind(AssertUnwindSafe(|| attempt(rig, case, &shared)));
+                match outcome.unwrap_or_else(|_| Err("panicked, as told above".into())) {
+                    Ok(results) => drop(checked.fetch_add(results, Relaxed)),
+                    Err(text) => {
+                        failures.lock().expect("not poisoned").push(format!("{} on {}: {text}", case.name, rig.name))
+                    }
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(work))));
+
+    for (rig, checked) in rigs.iter().zip(&checked) {
+        let results = checked.load(Relaxed);
+        let each = match cases.len() {
+            count if count > 0 && results % count == 0 => format!("{count} cases x {} results", results / count),
+            count => format!("{count} cases, {results} results"),
+        };
+        announce(&format!("conformance: {each} on {}: {fact}", rig.name));
+    }
+    let mut failures = failures.into_inner().expect("not poisoned");
+    failures.sort();
+    let shown: Vec<_> = failures.iter().take(FAILURES_SHOWN).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), cases.len() * rigs.len(), shown.join("\n"));
+    assert!(!rigs.is_empty() && checked.iter().all(|checked| checked.load(Relaxed) > 0), "nothing was checked: {fact}");
+}

@@ -1,0 +1,114 @@
+//! Every case of the table, on every device: forward, input gradient, weight gradient and bias gradient are within
+//! the accuracy contract, whatever the data.
+
+mod common;
+
+use common::call::{Placement, Request, check, compute};
+use common::cases::{Case, spread, table};
+use common::contract::Contract;
+use common::data::{ADVERSARIAL, Data, Kind};
+use common::reference::{Expected, Reference};
+use common::rigs::{Rig, announce, minimum_rigs, rigs, sweep};
+use grilly::Precision;
+
+/// Long sums and shapes that only some kernels take: part of every spread.
+const TELLING: [&str; 4] = ["long_", "one_pixel_output", "batch_0", "padding_larger_than_kernel"];
+
+fn prepare(kind: Kind) -> impl Fn(&Case) -> (Data, [Expected; 4]) {
+    move |case| {
+        let data = Data::new(case, kind);
+        let expected = Reference::new(case, &data, false).all();
+        (data, expected)
+    }
+}
+
+fn holds(
+    contract: Contract,
+    precision: Precision,
+    placement: Placement,
+) -> impl Fn(&Rig, &Case, &(Data, [Expected; 4])) -> Result<usize, String> {
+    move |rig, case, (data, expected)| {
+        let results = compute(&rig.context, case, data, &Request::new(precision, placement))?;
+        check(contract, expected, &results)
+    }
+}
+
+#[test]
+fn fp32_meets_its_contract_on_every_case() {
+    sweep(
+        "FP32 from host memory on N(0,1)",
+        &rigs(),
+        &table().cases,
+        prepare(Kind::Normal),
+        holds(Contract::Fp32Normal, Precision::Fp32, Placement::Host),
+    );
+}
+
+#[test]
+fn small_integers_are_exact_under_ieee_on_every_case() {
+    sweep(
+        "IEEE in device memory on small integers, exactly equal",
+        &rigs(),
+        &table().cases,
+        prepare(Kind::Integers),
+        holds(Contract::Exact, Precision::Ieee, Placement::Device),
+    );
+}
+
+#[test]
+fn ieee_meets_its_contract() {
+    sweep(
+        "IEEE on N(0,1)",
+        &rigs(),
+        &spread(4, &TELLING),
+        prepare(Kind::Normal),
+        holds(Contract::Ieee, Precision::Ieee, Placement::Host),
+    );
+}
+
+#[test]
+fn fast_is_of_the_class_of_tf32() {
+    sweep(
+        "FAST on N(0,1)",
+        &rigs(),
+        &spread(3, &TELLING),
+        prepare(Kind::Normal),
+        holds(Contract::FastNormal, Precision::Fast, Placement::Device),
+    );
+}
+
+#[test]
+fn adversarial_data_stay_within_the_contract() {
+    for kind in ADVERSARIAL {
+        sweep(
+            &format!("FP32 and IEEE on {kind:?}"),
+            &rigs(),
+            &spread(8, &TELLING),
+            prepare(kind),
+            |rig, case, (data, expected)| {
+                let mut checked = 0;
+                for (precision, contract) in [(Precision::Fp32, Contract::Fp32), (Precision::Ieee, Contract::Ieee)] {
+                    let results = compute(&rig.context, case, data, &Request::new(precision, Placement::Device))?;
+                    checked += check(contract, expected, &results).map_err(|text| format!("{precision:?}: {text}"))?;
+                }
+                Ok(checked)
+            },
+        );
+    }
+}
+
+#[test]
+fn a_device_with_only_the_required_limits_meets_the_contract() {
+    let rigs = minimum_rigs();
+    if rigs.is_empty() {
+        announce("conformance: no Vulkan device whose limits could be lowered");
+        return;
+    }
+    sweep(
+        "FP32 on N(0,1)",
+        &rigs,
+        &spread(2, &TELLING),
+        prepare(Kind::Normal),
+        holds(Contract::Fp32Normal, Precision::Fp32, Placement::Device),
+    );
+}

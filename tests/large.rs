@@ -1,0 +1,84 @@
+//! Tensors beyond 128 MiB, the largest binding that Vulkan promises: llvmpipe offers no more, so on it every one of
+//! these has to be cut into ranges.
+
+mod common;
+
+use common::call::{Placement, Request, check, compute};
+use common::cases::{Case, elements};
+use common::contract::Contract;
+use common::data::{Data, Kind};
+use common::reference::Reference;
+use common::rigs::{rigs, sweep};
+use grilly::Precision;
+use std::sync::Mutex;
+
+/// Elements of float32 in 128 MiB.
+const BINDING: usize = 32 << 20;
+
+/// Each test needs about a gigabyte, so they take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn holds(case: &Case, big: impl Fn(&Case) -> usize, placements: &[Placement]) {
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    assert!(big(case) > BINDING, "{} has only {} elements", case.name, big(case));
+    let prepare = |case: &Case| {
+        let data = Data::new(case, Kind::Uniform);
+        let expected = Reference::new(case, &data, false).some(sample);
+        (data, expected)
+    };
+    sweep("beyond 128 MiB", &rigs(), std::slice::from_ref(case), prepare, |rig, case, (data, expected)| {
+        let mut checked = 0;
+        for &placement in placements {
+            let results = compute(&rig.context, case, data, &Request::new(Precision::Fp32, placement))?;
+            checked += check(Contract::Fp32, expected, &results).map_err(|text| format!("{placement:?}: {text}"))?;
+        }
+        Ok(checked)
+    });
+}
+
+/// Both ends, the surroundings of the boundary, and some elements spread over the rest.
+fn sample(len: usize) -> Option<Vec<usize>> {
+    const EACH: usize = 500;
+    if len < 8 * EACH {
+        return None;
+    }
+    let near = |middle: usize| middle.saturating_sub(EACH)..(middle + EACH).min(len);
+    let spread = (0..4 * EACH).map(|i| (i as u64 * len as u64 / (4 * EACH as u64)) as usize);
+    let mut at: Vec<usize> = near(0).chain(near(BINDING)).chain(near(len)).chain(spread).collect();
+    at.sort_unstable();
+    at.dedup();
+    Some(at)
+}
+
+#[test]
+fn one_image_larger_than_a_binding() {
+    let case = Case::new("image_of_139_mib", [1, 5, 2700, 2700], 2, [2, 1]);
+    holds(&case, |case| elements(&case.input()[1..]), &[Placement::Host]);
+}
+
+#[test]
+fn one_plane_larger_than_a_binding() {
+    let case = Case::new("plane_of_128.3_mib", [1, 1, 5800, 5800], 1, [2, 1]);
+    holds(&case, |case| elements(&case.input()[2..]), &[Placement::Host]);
+}
+
+#[test]
+fn one_weight_gradient_larger_than_a_binding() {
+    let case = Case::new("weight_of_137_mib", [1, 6000, 2, 1], 6000, [1, 1]);
+    holds(&case, |case| elements(&case.weight()), &[Placement::Host]);
+}
+
+#[test]
+fn a_batch_larger_than_a_binding() {
+    let mut case = Case::new("batch_of_172_mib", [45, 1, 1000, 1000], 1, [1, 3]);
+    case.padding = [[0, 0], [1, 1]];
+    holds(&case, |case| elements(&case.input()), &[Placement::Host, Placement::Device]);
+}
+
+#[test]
+fn a_depthwise_image_larger_than_a_binding_in_device_memory() {
+    let mut case = Case::new("depthwise_image_of_145_mib", [1, 38, 1000, 1000], 38, [2, 2]);
+    case.groups = 38;
+    case.stride = [2, 2];
+    holds(&case, |case| elements(&case.input()[1..]), &[Placement::Device]);
+}
