@@ -16,7 +16,6 @@ python3 tests/generate_cases.py --check
 say "Python code"
 python_packages "ruff==0.17.6"
 .venv/bin/ruff check .
-.venv/bin/ruff format --check .
 say "Shell scripts"
 for script in scripts/*.sh .ci/run; do bash -n "$script"; done
 echo "lint: no findings"
