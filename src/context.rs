@@ -39,7 +39,9 @@ pub enum LogLevel {
 
 /// Receives log messages, from any thread that is inside a call on the context.
 #[derive(Clone)]
-pub struct Log(Arc<dyn Fn(LogLevel, &str) + Send + Sync>);
+pub struct Log(Arc<LogFunction>);
+
+type LogFunction = dyn Fn(LogLevel, &str) + Send + Sync;
 
 impl Log {
     /// Wraps a function.

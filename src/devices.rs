@@ -72,7 +72,7 @@ pub(crate) struct Chosen {
 
 /// Follows a choice, the environment and the ranking.
 pub(crate) fn choose(choice: DeviceChoice) -> Result<Chosen> {
-    Found::new().choose(choice, secure_variable(c"VK_GPU_INDEX"), allows_software())
+    Found::new().choose(choice, secure_variable("VK_GPU_INDEX"), allows_software())
 }
 
 /// What Vulkan showed.
@@ -96,7 +96,8 @@ impl Found {
     }
 
     fn infos(&self) -> Vec<DeviceInfo> {
-        let mut infos: Vec<_> = (0..).zip(&self.physical).map(|(index, physical)| vulkan_info(index, physical)).collect();
+        let mut infos: Vec<_> =
+            (0..).zip(&self.physical).map(|(index, physical)| vulkan_info(index, physical)).collect();
         infos.push(cpu_info(infos.len() as u32, self.absence.as_ref().map_or("", Error::message)));
         infos
     }
@@ -108,7 +109,7 @@ impl Found {
             (DeviceChoice::Index(index), _) => (index as usize, format!("asked for by index {index}")),
             (DeviceChoice::Auto, Some(text)) => {
                 let text = text.to_string_lossy().into_owned();
-                (self.from_variable(&text)?, format!("asked for by VK_GPU_INDEX={text}"))
+                (self.by_variable(&text)?, format!("asked for by VK_GPU_INDEX={text}"))
             }
             (DeviceChoice::Auto, None) => self.best(software),
         };
@@ -129,7 +130,7 @@ impl Found {
         Ok(Chosen { info, vulkan: self.instance.map(|instance| (instance, physical)) })
     }
 
-    fn from_variable(&self, text: &str) -> Result<usize> {
+    fn by_variable(&self, text: &str) -> Result<usize> {
         let count = self.physical.len();
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let index = text.parse::<usize>().ok().filter(|&index| digits && index < count);
@@ -159,18 +160,22 @@ impl Found {
             let reason = if rank == 4 { "allowed by ALLOW_CPU_VULKAN=1" } else { "the best Vulkan GPU" };
             return (at, reason.to_string());
         }
-        let passed_over: Vec<String> =
-            self.infos().iter().filter(|info| !info.note.is_empty()).map(|info| match info.kind {
+        let passed_over: Vec<String> = self
+            .infos()
+            .iter()
+            .filter(|info| !info.note.is_empty())
+            .map(|info| match info.kind {
                 DeviceKind::Cpu => info.note.clone(),
                 _ => format!("{}: {}", info.name, info.note),
-            }).collect();
+            })
+            .collect();
         (self.physical.len(), format!("Vulkan was passed over: {}", passed_over.join("; ")))
     }
 }
 
 /// Whether a software driver may be chosen without naming it.
 fn allows_software() -> bool {
-    secure_variable(c"ALLOW_CPU_VULKAN").is_some_and(|value| value == "1")
+    secure_variable("ALLOW_CPU_VULKAN").is_some_and(|value| value == "1")
 }
 
 fn kind(physical: &PhysicalDevice) -> DeviceKind {

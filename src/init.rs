@@ -51,7 +51,8 @@ impl MersenneTwister {
                 let following = self.state[(at + 1) % MersenneTwister::WORDS];
                 let mixed = self.state[at] & 0x8000_0000 | following & 0x7FFF_FFFF;
                 let twist = if mixed & 1 == 1 { 0x9908_B0DF } else { 0 };
-                self.state[at] = self.state[(at + MersenneTwister::SHIFT) % MersenneTwister::WORDS] ^ mixed >> 1 ^ twist;
+                self.state[at] =
+                    self.state[(at + MersenneTwister::SHIFT) % MersenneTwister::WORDS] ^ mixed >> 1 ^ twist;
             }
             self.next = 0;
         }

@@ -1,11 +1,52 @@
 //! Convolution layers on any Vulkan GPU, behind a C ABI.
 //!
+//! A [`Context`] is one device: a Vulkan GPU, or the CPU. A [`Conv2d`] is an immutable, validated convolution on it.
+//! Tensors are views of memory that the caller owns, on the host or in a [`Buffer`]. The way of one call:
+//!
+//! ```text
+//! ffi  →  config + shapes  →  Problem  →  Plan  →  record / run  →  result
+//!         (pure arithmetic)   (pure)      (device)   (device)
+//! ```
+//!
 //! The rooms, from the ground up; imports run downwards only:
 //!
-//! - [`error`], [`config`], [`problem`]: pure arithmetic — what a convolution is, its shapes, costs and argument errors.
+//! - [`error`], [`config`], [`problem`], [`plan`]: pure data and arithmetic — what a convolution is, what it costs, what
+//!   is illegal, and what a device will be told to do.
+//! - `os`: what the standard library lacks.
+//! - `vulkan`: instance, device, memory pool, pipelines, recorder; the only code that names ash.
+//! - [`kernels`]: one file per algorithm, from problem to plan.
 //! - `cpu`: the CPU device.
+//! - `devices`, `context`, `buffer`, `tensor`, `weights`, `conv2d`, `pass_plan`, `init`: the Rust API.
+//! - `run`: a call on either device.
+//! - [`ffi`]: the C ABI, all of it.
 
 pub mod config;
-mod cpu;
 pub mod error;
+pub mod ffi;
+pub mod init;
+pub mod kernels;
+pub mod plan;
 pub mod problem;
+
+mod buffer;
+mod context;
+mod conv2d;
+mod cpu;
+mod devices;
+mod os;
+mod pass_plan;
+mod run;
+mod tensor;
+mod vulkan;
+mod weights;
+
+pub use buffer::Buffer;
+pub use config::{Conv2dConfig, Precision};
+pub use context::{Context, ContextDesc, Log, LogLevel, Stats};
+pub use conv2d::{Backward, Conv2d, Forward, MemorySizes, Weight};
+pub use devices::{DeviceChoice, DeviceInfo, DeviceKind, devices};
+pub use error::{Error, Result, Status};
+pub use pass_plan::PassPlan;
+pub use problem::{Pass, PassOptions};
+pub use tensor::{DeviceTensor, Input, Output};
+pub use weights::Weights;

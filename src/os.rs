@@ -1,19 +1,19 @@
 //! What the standard library does not offer of the operating system.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::OsString;
 
-/// An environment variable, unless this process runs with rights that its caller lacks.
-pub fn secure_variable(name: &CStr) -> Option<OsString> {
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    {
-        use std::os::unix::ffi::OsStringExt;
-        // SAFETY: the name ends with a null byte. The result is copied at once; a host that changes its environment
-        // from another thread meanwhile breaks the rule that every use of getenv lives under.
-        unsafe {
-            let value = libc::secure_getenv(name.as_ptr());
-            (!value.is_null()).then(|| OsString::from_vec(CStr::from_ptr(value).to_bytes().to_vec()))
-        }
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    std::env::var_os(name.to_str().ok()?)
+/// An environment variable, unless this process runs with rights that its caller lacks (as `secure_getenv`).
+pub fn secure_variable(name: &str) -> Option<OsString> {
+    if elevated() { None } else { std::env::var_os(name) }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn elevated() -> bool {
+    // SAFETY: getauxval only reads the process's auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn elevated() -> bool {
+    false
 }

@@ -137,8 +137,9 @@ const SLICE_SECONDS: f64 = 0.25;
 impl Plan {
     /// Appends a kernel of `tiles` workgroups that take `seconds` together, cut where a submission would grow too long.
     pub(crate) fn push(&mut self, dispatch: Dispatch, tiles: u64, seconds: f64) -> Result<()> {
-        let tiles = u32::try_from(tiles)
-            .map_err(|_| Error::unsupported(format!("{} needs {tiles} workgroups, more than 2³²", dispatch.module.name)))?;
+        let tiles = u32::try_from(tiles).map_err(|_| {
+            Error::unsupported(format!("{} needs {tiles} workgroups, more than 2³²", dispatch.module.name))
+        })?;
         self.seconds += seconds;
         let pieces = (seconds / SLICE_SECONDS).ceil().clamp(1.0, f64::from(tiles.max(1))) as u32;
         let tiles_each = tiles.div_ceil(pieces).max(1);

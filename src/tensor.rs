@@ -82,7 +82,7 @@ pub enum Output<'a> {
 }
 
 impl Input<'_> {
-    fn shape(&self) -> Vec<u64> {
+    pub(crate) fn shape(&self) -> Vec<u64> {
         match self {
             Input::Host(view) => view.shape().iter().map(|&size| size as u64).collect(),
             Input::Device(tensor) => tensor.shape().to_vec(),
@@ -100,7 +100,7 @@ impl Input<'_> {
 }
 
 impl Output<'_> {
-    fn shape(&self) -> Vec<u64> {
+    pub(crate) fn shape(&self) -> Vec<u64> {
         match self {
             Output::Host(view) => view.shape().iter().map(|&size| size as u64).collect(),
             Output::Device(tensor) => tensor.shape().to_vec(),
@@ -133,7 +133,10 @@ fn check_context(name: &str, tensor: &DeviceTensor<'_>, context: &crate::Context
 
 /// Refuses results on the device that overlap each other or an input. Host arrays cannot: Rust's borrows forbid it, and
 /// the C API checks.
-pub(crate) fn check_overlap(outputs: &[(&str, Option<&Output<'_>>)], inputs: &[(&str, Option<&Input<'_>>)]) -> Result<()> {
+pub(crate) fn check_overlap(
+    outputs: &[(&str, Option<&Output<'_>>)],
+    inputs: &[(&str, Option<&Input<'_>>)],
+) -> Result<()> {
     let written: Vec<_> = outputs
         .iter()
         .filter_map(|(name, output)| match output {
@@ -148,7 +151,9 @@ pub(crate) fn check_overlap(outputs: &[(&str, Option<&Output<'_>>)], inputs: &[(
     let all: Vec<_> = written.iter().copied().chain(read).collect();
     for (at, (name, output)) in written.iter().enumerate() {
         if let Some((other, _)) = all[at + 1..].iter().find(|(_, other)| output.overlaps(other)) {
-            return Err(Error::invalid(format!("{name} overlaps {other} in their buffer; a result needs memory of its own")));
+            return Err(Error::invalid(format!(
+                "{name} overlaps {other} in their buffer; a result needs memory of its own"
+            )));
         }
     }
     Ok(())

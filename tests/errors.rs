@@ -3,8 +3,8 @@
 mod common;
 
 use common::cases::{ErrorCase, table};
-use common::rigs::{Rig, rigs};
-use grilly::{Backward, Buffer, Conv2d, Conv2dConfig, DeviceTensor, Error, Forward, Input, Output, Precision, Status};
+use common::rigs::{Rig, open, rigs};
+use grilly::{Backward, Buffer, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output, Precision, Status};
 use grilly::{Weight, Weights};
 use ndarray::ArrayD;
 
@@ -258,8 +258,7 @@ fn buffers_and_weights_of_another_context_or_layer_are_refused() {
 fn a_device_that_does_not_exist_is_refused() {
     let index = grilly::devices().len() as u32;
     for device in [index, u32::MAX] {
-        let desc = grilly::ContextDesc { device: Some(device), ..Default::default() };
-        let error: Error = grilly::Context::new(&desc).err().expect("out of range");
+        let error = open(device, false).err().expect("out of range");
         assert!(matches!(error.status(), Status::NoDevice | Status::InvalidArgument), "{error}");
         assert!(error.message().contains(&device.to_string()), "{error}");
     }

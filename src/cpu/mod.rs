@@ -14,11 +14,14 @@ mod direct_weight_gradient;
 mod gather;
 mod gemm;
 mod isa;
+mod memory;
 mod parallel;
 mod patch;
 #[cfg(test)]
 mod tests;
 mod weight_gradient;
+
+pub(crate) use memory::{Accounts, Memory};
 
 use crate::error::{Error, Result};
 use crate::problem::Problem;

@@ -59,7 +59,9 @@ pub unsafe extern "C" fn grilly_context_create(
             minimum_limits: match desc.flags {
                 0 => false,
                 GRILLY_CONTEXT_MINIMUM_LIMITS => true,
-                flags => return Err(Error::invalid(format!("desc->flags is {flags:#x}, expected GRILLY_CONTEXT_* bits"))),
+                flags => {
+                    return Err(Error::invalid(format!("desc->flags is {flags:#x}, expected GRILLY_CONTEXT_* bits")));
+                }
             },
             log: logger(&desc),
         })?;

@@ -3,17 +3,19 @@
 
 mod call;
 mod desc;
+mod handle;
 mod tensor;
 
 pub mod buffer;
 pub mod context;
 pub mod conv2d;
 pub mod device;
-pub mod handle;
 pub mod plan;
 pub mod types;
 pub mod version;
 pub mod weights;
+
+pub use handle::{grilly_buffer, grilly_context, grilly_conv2d, grilly_plan, grilly_weights};
 
 use crate::error::{Error, Result};
 

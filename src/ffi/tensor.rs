@@ -68,7 +68,7 @@ unsafe fn contiguous(rank: i32, shape: *const i64) -> grilly_tensor {
 /// Where a checked tensor's elements are.
 enum Place {
     Device { buffer: Arc<Buffer>, offset: u64 },
-    Host { first: *mut u8, addresses: Range<usize>, copy: Option<Vec<f32>> },
+    Host { first: *mut u8, addresses: Range<usize> },
 }
 
 /// A checked tensor.
@@ -77,6 +77,8 @@ struct Tensor {
     shape: Vec<u64>,
     strides: Vec<i64>,
     place: Place,
+    /// Stands in for misaligned host memory.
+    aligned: Option<Vec<f32>>,
 }
 
 impl Tensor {
@@ -112,7 +114,7 @@ impl Tensor {
             }
             (_, true) => host_place(raw, name, &shape, &strides)?,
         };
-        Ok(Tensor { name, shape, strides, place })
+        Ok(Tensor { name, shape, strides, place, aligned: None })
     }
 
     fn elements(&self) -> usize {
@@ -152,16 +154,16 @@ impl Tensor {
         })?;
         // SAFETY: host_place checked that every element lies in the caller's memory.
         values.extend(self.addresses(first).map(|address| unsafe { address.cast::<f32>().read_unaligned() }));
-        if let Place::Host { copy, .. } = &mut self.place {
-            *copy = Some(values);
-        }
+        self.aligned = Some(values);
         Ok(())
     }
 
     fn view(&self) -> Result<Input<'_>> {
+        if let Some(values) = &self.aligned {
+            return ArrayViewD::from_shape(self.row_major(), values).map(Input::Host).map_err(internal);
+        }
         Ok(match &self.place {
             Place::Device { buffer, offset } => Input::Device(self.device(buffer, *offset)?),
-            Place::Host { copy: Some(values), .. } => Input::Host(self.row_major(values)?),
             Place::Host { first, .. } => {
                 let (pointer, shape, inverted) = self.layout(first.cast::<f32>());
                 // SAFETY: host_place checked that every element lies in the caller's memory, and `align` that it is
@@ -174,11 +176,10 @@ impl Tensor {
     }
 
     fn view_mut(&mut self) -> Result<Output<'_>> {
-        let shape = IxDyn(&self.shape.iter().map(|&size| size as usize).collect::<Vec<_>>());
-        if let Place::Host { copy: Some(values), .. } = &mut self.place {
-            return ArrayViewMutD::from_shape(shape, values)
-                .map(Output::Host)
-                .map_err(|error| Error::new(Status::Internal, error.to_string()));
+        let shape = self.row_major();
+        if self.aligned.is_some() {
+            let values = self.aligned.as_deref_mut().unwrap_or_default();
+            return ArrayViewMutD::from_shape(shape, values).map(Output::Host).map_err(internal);
         }
         Ok(match &self.place {
             Place::Device { buffer, offset } => Output::Device(self.device(buffer, *offset)?),
@@ -192,16 +193,12 @@ impl Tensor {
         })
     }
 
-    fn row_major<'a>(&self, values: &'a [f32]) -> Result<ArrayViewD<'a, f32>> {
-        let shape: Vec<usize> = self.shape.iter().map(|&size| size as usize).collect();
-        ArrayViewD::from_shape(IxDyn(&shape), values).map_err(|error| Error::new(Status::Internal, error.to_string()))
+    fn row_major(&self) -> IxDyn {
+        IxDyn(&self.shape.iter().map(|&size| size as usize).collect::<Vec<_>>())
     }
 
     /// ndarray wants non-negative strides: start at the lowest address, and turn those axes round afterwards.
-    fn layout(
-        &self,
-        first: *mut f32,
-    ) -> (*mut f32, ndarray::StrideShape<IxDyn>, impl Iterator<Item = Axis> + use<'_>) {
+    fn layout(&self, first: *mut f32) -> (*mut f32, ndarray::StrideShape<IxDyn>, impl Iterator<Item = Axis> + use<'_>) {
         let mut pointer = if self.elements() == 0 { std::ptr::dangling_mut() } else { first };
         let mut strides = Vec::with_capacity(self.strides.len());
         for (&size, &stride) in self.shape.iter().zip(&self.strides) {
@@ -210,20 +207,23 @@ impl Tensor {
             }
             strides.push(if self.elements() == 0 { 0 } else { stride.unsigned_abs() as usize });
         }
-        let shape: Vec<usize> = self.shape.iter().map(|&size| size as usize).collect();
         let inverted = self.strides.iter().enumerate().filter(|(_, stride)| **stride < 0).map(|(axis, _)| Axis(axis));
-        (pointer, IxDyn(&shape).strides(IxDyn(&strides)), inverted)
+        (pointer, self.row_major().strides(IxDyn(&strides)), inverted)
     }
 
     /// Writes an aligned copy back to where it came from.
     fn finish(&self) {
-        if let Place::Host { first, copy: Some(values), .. } = &self.place {
+        if let (Place::Host { first, .. }, Some(values)) = (&self.place, &self.aligned) {
             for (address, value) in self.addresses(*first).zip(values) {
                 // SAFETY: host_place checked that every element lies in the caller's memory.
                 unsafe { address.cast::<f32>().write_unaligned(*value) };
             }
         }
     }
+}
+
+fn internal(error: ndarray::ShapeError) -> Error {
+    Error::new(Status::Internal, error.to_string())
 }
 
 fn contiguous_strides(shape: &[u64]) -> Vec<u64> {
@@ -258,7 +258,6 @@ fn host_place(raw: &grilly_tensor, name: &str, shape: &[u64], strides: &[i64]) -
     Ok(Place::Host {
         first: raw.data.cast::<u8>().wrapping_add(raw.offset as usize),
         addresses: start.wrapping_add(lowest as usize)..start.wrapping_add(highest as usize),
-        copy: None,
     })
 }
 

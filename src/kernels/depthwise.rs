@@ -42,7 +42,11 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
             sizes: sizes(problem, &images),
             tiles: 0..0,
         };
-        plan.push(dispatch, threads.div_ceil(u64::from(THREADS)), share * problem.flops() / (EFFICIENCY * limits.flops))?;
+        plan.push(
+            dispatch,
+            threads.div_ceil(u64::from(THREADS)),
+            share * problem.flops() / (EFFICIENCY * limits.flops),
+        )?;
     }
     Ok(())
 }

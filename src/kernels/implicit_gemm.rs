@@ -10,11 +10,8 @@ use crate::problem::{Pass, Problem};
 /// Appends the product of `packed`, a weight in [`super::pack`]'s order, and the source.
 pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan) -> Result<()> {
     let forward = problem.pass == Pass::Forward;
-    let (kernel, result_plane) = if forward {
-        (&FORWARD, problem.p * problem.q)
-    } else {
-        (&BACKWARD_INPUT, problem.h * problem.w)
-    };
+    let (kernel, result_plane) =
+        if forward { (&FORWARD, problem.p * problem.q) } else { (&BACKWARD_INPUT, problem.h * problem.w) };
     let (result_channels, source_channels) = if forward {
         (problem.outputs_per_group(), problem.channels_per_group())
     } else {

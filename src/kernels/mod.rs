@@ -32,8 +32,7 @@ impl Kernel {
     }
 }
 
-static FORWARD: Kernel =
-    Kernel { bound: &modules::CONV2D_FORWARD, addressed: &modules::CONV2D_FORWARD_ADDRESSES };
+static FORWARD: Kernel = Kernel { bound: &modules::CONV2D_FORWARD, addressed: &modules::CONV2D_FORWARD_ADDRESSES };
 static BACKWARD_INPUT: Kernel =
     Kernel { bound: &modules::CONV2D_BACKWARD_INPUT, addressed: &modules::CONV2D_BACKWARD_INPUT_ADDRESSES };
 static BACKWARD_WEIGHT: Kernel =
@@ -45,8 +44,7 @@ static DEPTHWISE_BACKWARD_INPUT: Kernel =
 static DEPTHWISE_BACKWARD_WEIGHT: Kernel =
     Kernel { bound: &modules::DEPTHWISE_BACKWARD_WEIGHT, addressed: &modules::DEPTHWISE_BACKWARD_WEIGHT_ADDRESSES };
 static PACK_WEIGHTS: Kernel = Kernel { bound: &modules::PACK_WEIGHTS, addressed: &modules::PACK_WEIGHTS_ADDRESSES };
-static REDUCE_SPLITS: Kernel =
-    Kernel { bound: &modules::REDUCE_SPLITS, addressed: &modules::REDUCE_SPLITS_ADDRESSES };
+static REDUCE_SPLITS: Kernel = Kernel { bound: &modules::REDUCE_SPLITS, addressed: &modules::REDUCE_SPLITS_ADDRESSES };
 
 /// Add to what the result held.
 const FLAG_ACCUMULATE: u32 = 1;

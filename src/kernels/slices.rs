@@ -56,7 +56,9 @@ impl Reach {
     /// The batch, cut.
     pub fn slices(&self, problem: &Problem) -> impl Iterator<Item = Images> + use<> {
         let (n, images) = (problem.n, self.images.max(1));
-        (0..n).step_by(images.min(usize::MAX as u64) as usize).map(move |begin| Images { begin, count: images.min(n - begin) })
+        (0..n)
+            .step_by(images.min(usize::MAX as u64) as usize)
+            .map(move |begin| Images { begin, count: images.min(n - begin) })
     }
 }
 

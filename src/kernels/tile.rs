@@ -118,7 +118,10 @@ mod tests {
             assert!(tile.threads >= 64 && tile.threads.is_multiple_of(tile.lanes_n), "{tile:?}");
             assert!((u64::from(tile.block) * tile.n()).is_multiple_of(u64::from(tile.threads)), "{tile:?}");
             assert!(tile.threads.is_multiple_of(tile.block) && CHAIN.is_multiple_of(tile.block), "{tile:?}");
-            assert!(tile.m() <= u64::from(tile.threads) || tile.m().is_multiple_of(u64::from(tile.threads)), "{tile:?}");
+            assert!(
+                tile.m() <= u64::from(tile.threads) || tile.m().is_multiple_of(u64::from(tile.threads)),
+                "{tile:?}"
+            );
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A logical device, its queue, and what is counted on it.
 
+use super::failure;
 use super::instance::{Extensions, Instance, PhysicalDevice};
 use super::memory::{Pool, Usage};
 use super::pipeline::Pipelines;
 use super::recorder::Recording;
-use super::failure;
 use crate::error::{Error, Result, Status};
 use crate::plan::Limits;
 use ash::{khr, vk};
@@ -190,7 +190,10 @@ impl Device {
     /// Refuses work on a lost device.
     pub fn check(&self) -> Result<()> {
         if self.lost.load(Ordering::Acquire) {
-            return Err(Error::new(Status::DeviceLost, "the device was lost earlier; destroy this context and create another"));
+            return Err(Error::new(
+                Status::DeviceLost,
+                "the device was lost earlier; destroy this context and create another",
+            ));
         }
         Ok(())
     }

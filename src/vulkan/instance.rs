@@ -12,7 +12,7 @@ const REQUIRED_VERSION: u32 = vk::API_VERSION_1_1;
 const KNOWN_VERSION: u32 = vk::API_VERSION_1_3;
 
 /// Names a loader to use instead of the system's.
-const LOADER_VARIABLE: &CStr = c"GRILLY_VULKAN_LOADER";
+const LOADER_VARIABLE: &str = "GRILLY_VULKAN_LOADER";
 
 /// An instance of its own for each context: nothing global to tear down when the process ends.
 pub struct Instance {
@@ -37,11 +37,9 @@ pub struct PhysicalDevice {
 fn entry() -> Result<&'static ash::Entry> {
     static ENTRY: OnceLock<std::result::Result<ash::Entry, String>> = OnceLock::new();
     let entry = ENTRY.get_or_init(|| {
+        let named = crate::os::secure_variable(LOADER_VARIABLE);
         // SAFETY: loading a Vulkan loader runs its initialisers, which is what it is for.
-        let loaded = match crate::os::secure_variable(LOADER_VARIABLE) {
-            Some(path) => unsafe { ash::Entry::load_from(path) },
-            None => unsafe { ash::Entry::load() },
-        };
+        let loaded = unsafe { named.map_or_else(|| ash::Entry::load(), |path| ash::Entry::load_from(path)) };
         loaded.map_err(|error| error.to_string())
     });
     entry.as_ref().map_err(|error| Error::new(Status::NoVulkan, format!("no Vulkan loader: {error}")))
@@ -54,7 +52,8 @@ impl Instance {
         let entry = entry()?;
         // SAFETY: the entry is loaded and never unloaded.
         let offered = unsafe { entry.try_enumerate_instance_version() };
-        let offered = offered.map_err(|result| failure("asking for its version", result))?.unwrap_or(vk::API_VERSION_1_0);
+        let offered =
+            offered.map_err(|result| failure("asking for its version", result))?.unwrap_or(vk::API_VERSION_1_0);
         if offered < REQUIRED_VERSION {
             return Err(Error::new(
                 Status::NoVulkan,

@@ -2,6 +2,7 @@
 
 use super::device::Device;
 use super::failure;
+use super::recorder::Bound;
 use crate::error::{Error, Result, Status};
 use ash::vk;
 use gpu_allocator::vulkan::{Allocation, AllocationCreateDesc, AllocationScheme, Allocator, AllocatorCreateDesc};
@@ -78,7 +79,8 @@ fn size_class(bytes: u64) -> u64 {
 
 impl Pool {
     pub fn new(desc: &AllocatorCreateDesc, unified: bool, budget: u64) -> Result<Pool> {
-        let allocator = Allocator::new(desc).map_err(|error| allocation_failure("opening the device's memory", error))?;
+        let allocator =
+            Allocator::new(desc).map_err(|error| allocation_failure("opening the device's memory", error))?;
         Ok(Pool {
             allocator,
             buffer_addresses: desc.buffer_device_address,
@@ -218,7 +220,17 @@ impl Block {
         self.mapped().is_some()
     }
 
-    /// Copies from the host into a mapped block. Whoever uses the block must have been waited for.
+    /// The device it came from.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// All of it.
+    pub fn whole(&self) -> Bound<'_> {
+        Bound { block: self, offset: 0, bytes: self.bytes }
+    }
+
+    /// Copies from the host into a mapped block. Whoever uses the range must have been waited for.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let to = self.range(offset, data.len())?;
         // SAFETY: `range` checked that the bytes lie in the mapping; the slice is host memory of its own.
@@ -226,7 +238,7 @@ impl Block {
         Ok(())
     }
 
-    /// Copies from a mapped block to the host. Whoever wrote the block must have been waited for.
+    /// Copies from a mapped block to the host. Whoever wrote the range must have been waited for.
     pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         let from = self.range(offset, data.len())?;
         // SAFETY: as in `write`.
@@ -234,10 +246,27 @@ impl Block {
         Ok(())
     }
 
+    /// The first elements of a mapped block that no submission is writing.
+    pub fn floats(&self, length: usize) -> Result<&[f32]> {
+        let start = self.range(0, 4 * length)?;
+        // SAFETY: `range` checked that the elements lie in the mapping, which starts at an allocation's alignment.
+        Ok(unsafe { std::slice::from_raw_parts(start.cast::<f32>(), length) })
+    }
+
+    /// The first elements of a mapped block that no submission is using.
+    pub fn floats_mut(&mut self, length: usize) -> Result<&mut [f32]> {
+        let start = self.range(0, 4 * length)?;
+        // SAFETY: as in `floats`; the block is borrowed mutably.
+        Ok(unsafe { std::slice::from_raw_parts_mut(start.cast::<f32>(), length) })
+    }
+
     fn range(&self, offset: u64, length: usize) -> Result<*mut u8> {
         let inside = offset.checked_add(length as u64).is_some_and(|end| end <= self.bytes);
         let start = self.mapped().filter(|_| inside).ok_or_else(|| {
-            Error::new(Status::Internal, format!("bytes {offset}+{length} of a {}-byte {:?} block", self.bytes, self.home))
+            Error::new(
+                Status::Internal,
+                format!("bytes {offset}+{length} of a {}-byte {:?} block", self.bytes, self.home),
+            )
         })?;
         Ok(start.wrapping_add(offset as usize))
     }

@@ -6,7 +6,7 @@ mod memory;
 mod pipeline;
 mod recorder;
 
-pub use device::{Counters, Device};
+pub use device::Device;
 pub use instance::{Instance, PhysicalDevice};
 pub use memory::{Block, Home};
 pub use recorder::{Bound, Recorder};

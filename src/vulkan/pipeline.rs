@@ -136,7 +136,9 @@ impl Device {
             )?;
             let set_layouts = [pipeline.set_layout];
             pipeline.layout = self.raw().create_pipeline_layout(
-                &vk::PipelineLayoutCreateInfo::default().set_layouts(&set_layouts).push_constant_ranges(&push_constants),
+                &vk::PipelineLayoutCreateInfo::default()
+                    .set_layouts(&set_layouts)
+                    .push_constant_ranges(&push_constants),
                 None,
             )?;
             let shader = self.raw().create_shader_module(&vk::ShaderModuleCreateInfo::default().code(&words), None)?;

@@ -214,8 +214,8 @@ impl Recorder {
 
         let sizes = &dispatch.sizes;
         let mut push = [0u8; 128];
-        let words = sizes.problem.iter().chain(&[dispatch.tiles.start, dispatch.tiles.end, sizes.flags]);
-        for (at, word) in words.chain(&sizes.extra).enumerate() {
+        let share = [dispatch.tiles.start, dispatch.tiles.end, sizes.flags];
+        for (at, word) in sizes.problem.iter().chain(&share).chain(&sizes.extra).enumerate() {
             push[4 * at..4 * at + 4].copy_from_slice(&word.to_ne_bytes());
         }
         const TENSORS_AT: usize = 96;

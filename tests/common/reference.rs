@@ -8,12 +8,15 @@ use super::data::Data;
 pub struct Sum {
     pub value: f64,
     pub magnitude: f64,
+    /// An infinite or NaN `dy` met padding: 0·∞ is NaN where padding counts as data, as in PyTorch, and nothing
+    /// where it is skipped. The contract leaves that open.
+    pub undecided: bool,
 }
 
 impl Sum {
     /// Begins with a bias, or with what a gradient held before.
     fn from(value: f32) -> Sum {
-        Sum { value: f64::from(value), magnitude: f64::from(value.abs()) }
+        Sum { value: f64::from(value), magnitude: f64::from(value.abs()), undecided: false }
     }
 
     fn add(&mut self, a: f32, b: f32) {
@@ -75,6 +78,8 @@ pub struct Reference<'a> {
     groups: usize,
     rows: Axis,
     columns: Axis,
+    /// Where `dy` is infinite or NaN.
+    nonfinite_dy: Vec<[usize; 4]>,
 }
 
 impl<'a> Reference<'a> {
@@ -83,7 +88,9 @@ impl<'a> Reference<'a> {
             [case.input(), case.weight(), case.output()].map(|shape| shape.map(|size| size as usize));
         let groups = case.groups as usize;
         let (rows, columns) = (Axis::new(case, 0), Axis::new(case, 1));
-        Reference { data, accumulate, input, weight, output, groups, rows, columns }
+        let nonfinite_dy = (0..data.dy.len()).filter(|&at| !data.dy[at].is_finite());
+        let nonfinite_dy = nonfinite_dy.map(|at| unflatten(at, output)).collect();
+        Reference { data, accumulate, input, weight, output, groups, rows, columns, nonfinite_dy }
     }
 
     /// All elements of `y`, `dx`, `dweight` and `dbias`.
@@ -154,6 +161,10 @@ impl<'a> Reference<'a> {
                 }
             }
         }
+        let meets = |pairs: &[(usize, usize)], output| pairs.iter().any(|&(o, _)| o == output);
+        sum.undecided = self.nonfinite_dy.iter().any(|&[_, channel, p, q]| {
+            channel == k && !(meets(&self.rows.of_kernel[r], p) && meets(&self.columns.of_kernel[s], q))
+        });
         sum
     }
 

@@ -1,0 +1,39 @@
+//! Running passes: the same calls, on whichever device the context has.
+
+pub mod cpu;
+pub mod vulkan;
+
+use crate::context::{Backend, Context};
+use crate::conv2d::{Backward, Forward};
+use crate::error::Result;
+use crate::problem::Problem;
+
+/// Runs a checked forward call.
+pub fn forward(context: &Context, problem: &Problem, call: Forward<'_>) -> Result<()> {
+    match context.backend() {
+        Backend::Vulkan(device) => {
+            let pass = vulkan::Pass::new(context, device, problem, call.weight.is_packed())?;
+            vulkan::run(context, device, &[pass], vulkan::Tensors::forward(call))
+        }
+        Backend::Cpu { threads, memory } => {
+            memory.count_work();
+            cpu::forward(problem, call, *threads)
+        }
+    }
+}
+
+/// Runs a checked backward call: the problems of the input's gradient and of the parameters', where wanted.
+pub fn backward(context: &Context, problems: &[Option<Problem>; 2], call: Backward<'_>) -> Result<()> {
+    match context.backend() {
+        Backend::Vulkan(device) => {
+            let packed = call.weight.as_ref().is_some_and(|weight| weight.is_packed());
+            let passes = problems.iter().flatten().map(|problem| vulkan::Pass::new(context, device, problem, packed));
+            let passes = passes.collect::<Result<Vec<_>>>()?;
+            vulkan::run(context, device, &passes, vulkan::Tensors::backward(call))
+        }
+        Backend::Cpu { threads, memory } => {
+            memory.count_work();
+            cpu::backward(problems, call, *threads)
+        }
+    }
+}
