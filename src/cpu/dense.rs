@@ -9,12 +9,13 @@ use super::isa::Isa;
 use super::parallel::{self, Shared, zeroed};
 use crate::error::Result;
 
-/// Result channels of an item at most.
-const MAX_ROWS: usize = 1024;
-/// Sums of an item at most; they stay in the L2 or L3 cache.
-const MAX_SUMS: usize = 1 << 17;
+/// Sums of an item at most: 1 MiB.
+const MAX_SUMS: usize = 1 << 18;
 /// Columns of an item at most: with the greatest depth, 1 MiB of packed pixels.
 const MAX_COLUMNS: usize = 1024;
+/// Fewer columns, or rows, than these would not pay for the packing of the other operand.
+const MIN_COLUMNS: usize = 384;
+const MIN_ROWS: usize = 128;
 /// Items wanted at least, if that leaves enough to do in each: many threads should find work.
 const ITEMS: usize = 32;
 /// Fewest multiplications worth an item of its own.
@@ -58,14 +59,15 @@ pub(super) fn correlate(
     }
     let depth = block_depth(terms);
 
-    let row_blocks = gather.outputs.div_ceil(MAX_ROWS);
-    let rows = gather.outputs.div_ceil(row_blocks).next_multiple_of(engine.mr);
-    let wanted = (pixels * gather.groups * row_blocks).div_ceil(ITEMS);
-    let columns =
-        wanted.max(MIN_ITEM.div_ceil(rows * terms)).min(MAX_SUMS / rows).clamp(2 * engine.nr, MAX_COLUMNS).min(pixels);
-    let column_blocks = pixels.div_ceil(columns.next_multiple_of(engine.nr));
-    let columns = pixels.div_ceil(column_blocks).next_multiple_of(engine.nr);
+    // Columns first: weights are packed again for each block of them. Then rows, for which pixels are packed again.
+    let wanted = (pixels * gather.groups).div_ceil(ITEMS).max(MIN_ITEM.div_ceil(gather.outputs * terms));
+    let columns = even(pixels, wanted.clamp(MIN_COLUMNS, MAX_COLUMNS), engine.nr);
     let column_blocks = pixels.div_ceil(columns);
+    let items = column_blocks * gather.groups;
+    let wanted = if gather.flops() < 2.0 * (ITEMS * MIN_ITEM) as f64 { 1 } else { ITEMS.div_ceil(items) };
+    let rows = gather.outputs.div_ceil(wanted).max(MIN_ROWS).min(MAX_SUMS / columns);
+    let rows = even(gather.outputs, rows, engine.mr);
+    let row_blocks = gather.outputs.div_ceil(rows);
 
     let workspace = || {
         Ok(Workspace {
@@ -84,9 +86,6 @@ pub(super) fn correlate(
         let first_pixel = block % column_blocks * columns;
         let last_row = gather.outputs.min(first_row + rows);
         let last_pixel = pixels.min(first_pixel + columns);
-        if first_row >= last_row {
-            return Ok(());
-        }
         gather.runs(first_pixel, last_pixel, engine.nr, &mut own.runs);
 
         let row_panels = (last_row - first_row).div_ceil(engine.mr);
@@ -146,6 +145,11 @@ pub(super) unsafe fn store(dst: &Shared<'_, f32>, at: usize, spacing: usize, sum
     }
 }
 
+/// Cuts `size` into equal pieces of at most about `most`, each but the last a multiple of `unit`.
+pub(super) fn even(size: usize, most: usize, unit: usize) -> usize {
+    size.div_ceil(size.div_ceil(most.max(1))).next_multiple_of(unit)
+}
+
 /// The result channels of an item.
 struct Rows<'a> {
     gather: &'a Gather,
@@ -158,18 +162,29 @@ impl Rows<'_> {
     /// Packs weights into panels of `mr` channels; rows beyond the last channel are zero and their sums unused.
     fn pack(&self, weight: &[f32], terms: &[Term], mr: usize, a: &mut [f32]) {
         for (panel, a) in a.chunks_exact_mut(mr * terms.len()).enumerate() {
-            for row in 0..mr {
-                let output = self.first + panel * mr + row;
-                let lane = a[row..].iter_mut().step_by(mr);
-                if output >= self.last {
-                    lane.for_each(|a| *a = 0.0);
-                    continue;
-                }
-                let weight = &weight[self.group * self.gather.weight_group + output * self.gather.weight_output..];
-                for (a, term) in lane.zip(terms) {
-                    *a = weight[term.weight];
+            let first = self.first + panel * mr;
+            let rows = mr.min(self.last - first);
+            let weight = &weight[self.group * self.gather.weight_group + first * self.gather.weight_output..];
+            match (rows, mr) {
+                (6, 6) => self.panel::<6>(weight, terms, a),
+                (8, 8) => self.panel::<8>(weight, terms, a),
+                _ => {
+                    for (a, term) in a.chunks_exact_mut(mr).zip(terms) {
+                        a.fill(0.0);
+                        let column = weight[term.weight..].iter().step_by(self.gather.weight_output);
+                        a[..rows].iter_mut().zip(column).for_each(|(a, weight)| *a = *weight);
+                    }
                 }
             }
+        }
+    }
+
+    /// A full panel of a usual height, unrolled.
+    #[inline(always)]
+    fn panel<const MR: usize>(&self, weight: &[f32], terms: &[Term], a: &mut [f32]) {
+        for (a, term) in a.as_chunks_mut::<MR>().0.iter_mut().zip(terms) {
+            let column = &weight[term.weight..][..(MR - 1) * self.gather.weight_output + 1];
+            *a = std::array::from_fn(|row| column[row * self.gather.weight_output]);
         }
     }
 }
@@ -185,19 +200,38 @@ fn pack_pixels(gather: &Gather, group: usize, src: &[f32], terms: &[Term], runs:
         for (b, term) in b.zip(terms) {
             let b = &mut b[inside..inside + run.len];
             let (zeros, from, count) = run.reads(gather, term.shift);
-            let (before, b) = b.split_at_mut(zeros);
-            let (b, after) = b.split_at_mut(count);
-            before.fill(0.0);
-            after.fill(0.0);
-            if count == 0 {
-                continue;
+            if count < run.len {
+                b.fill(0.0);
+                if count == 0 {
+                    continue;
+                }
             }
+            let b = &mut b[zeros..zeros + count];
             let src = &src[term.plane + from..][..(count - 1) * step + 1];
             if step == 1 {
-                b.copy_from_slice(src);
+                copy(b, src);
             } else {
                 b.iter_mut().zip(src.iter().step_by(step)).for_each(|(b, src)| *b = *src);
             }
         }
+    }
+}
+
+/// Copies a run of a panel's width or less, without a call: it is too short to pay for one.
+#[inline(always)]
+fn copy(to: &mut [f32], from: &[f32]) {
+    fn pieces<const N: usize>(to: &mut [f32], from: &[f32]) -> bool {
+        // The first N and the last N, which may overlap.
+        if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+            *to = *from;
+        }
+        if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) {
+            *to = *from;
+        }
+        (N..=2 * N).contains(&to.len())
+    }
+    let done = pieces::<16>(to, from) || pieces::<8>(to, from) || pieces::<4>(to, from);
+    if !done {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
     }
 }

@@ -75,35 +75,34 @@ impl Gather {
     }
 
     /// The input gradient, one `Gather` for each class of pixels that any tap meets. Says too whether there are others.
-    pub(super) fn backward_input(problem: &Problem) -> (Vec<Gather>, bool) {
+    pub(super) fn backward_input(problem: &Problem) -> (impl Iterator<Item = Gather>, bool) {
         let sizes = Sizes::of(problem);
         let (rows, columns) = (sizes.classes(0), sizes.classes(1));
         let complete = |axis: usize, classes: &[Class]| classes.len() == sizes.stride[axis].min(sizes.input[axis]);
         let zeros_elsewhere = !complete(0, &rows) || !complete(1, &columns);
-        let mut gathers = Vec::new();
-        for row in &rows {
-            for column in &columns {
-                let mut gather = Gather {
-                    batch: problem.n as usize,
-                    groups: problem.groups as usize,
-                    channels: sizes.k,
-                    outputs: sizes.c,
-                    src: sizes.output,
-                    dst: sizes.input,
-                    grid: [row.count, column.count],
-                    origin: [row.first, column.first],
-                    spacing: sizes.stride,
-                    step: [1, 1],
-                    taps: [row.taps.clone(), column.taps.clone()],
-                    weight_output: sizes.taps(),
-                    weight_channel: sizes.c * sizes.taps(),
-                    weight_group: sizes.k * sizes.c * sizes.taps(),
-                    weight_row: sizes.kernel[1],
-                };
-                gather.flatten();
-                gathers.push(gather);
-            }
-        }
+        let (batch, groups) = (problem.n as usize, problem.groups as usize);
+        let gathers = (0..rows.len() * columns.len()).map(move |class| {
+            let (row, column) = (&rows[class / columns.len()], &columns[class % columns.len()]);
+            let mut gather = Gather {
+                batch,
+                groups,
+                channels: sizes.k,
+                outputs: sizes.c,
+                src: sizes.output,
+                dst: sizes.input,
+                grid: [row.count, column.count],
+                origin: [row.first, column.first],
+                spacing: sizes.stride,
+                step: [1, 1],
+                taps: [row.taps.clone(), column.taps.clone()],
+                weight_output: sizes.taps(),
+                weight_channel: sizes.c * sizes.taps(),
+                weight_group: sizes.k * sizes.c * sizes.taps(),
+                weight_row: sizes.kernel[1],
+            };
+            gather.flatten();
+            gather
+        });
         (gathers, zeros_elsewhere)
     }
 
@@ -204,9 +203,11 @@ impl Run {
         }
         let column = shift[1] + (self.column * gather.step[1]) as isize;
         let (step, width) = (gather.step[1], gather.src[1] as isize);
-        let zeros = if column < 0 { (column.unsigned_abs()).div_ceil(step).min(self.len) } else { 0 };
+        // Most layers take single steps, and a division costs more than the copy of a short run.
+        let steps = |distance: usize| if step == 1 { distance } else { distance.div_ceil(step) };
+        let zeros = if column < 0 { steps(column.unsigned_abs()).min(self.len) } else { 0 };
         let first = column + (zeros * step) as isize;
-        let count = if first >= width { 0 } else { ((width - first) as usize).div_ceil(step).min(self.len - zeros) };
+        let count = if first >= width { 0 } else { steps((width - first) as usize).min(self.len - zeros) };
         (zeros, if count == 0 { 0 } else { row as usize * gather.src[1] + first as usize }, count)
     }
 }
@@ -255,24 +256,27 @@ impl Sizes {
     }
 
     /// The classes of an axis that any tap meets: h = first + stride·i is met by r when h + padding − r·dilation is a
-    /// multiple of the stride, and the quotient is the coordinate of dy.
+    /// multiple of the stride, and the quotient is the coordinate of dy. The taps of a class are a fixed period apart.
     fn classes(&self, axis: usize) -> Vec<Class> {
-        let stride = self.stride[axis] as isize;
-        let residue = |kernel| (self.reach(kernel, axis) - self.padding[axis]).rem_euclid(stride) as usize;
-        let mut firsts: Vec<usize> = (0..self.kernel[axis]).map(residue).filter(|&h| h < self.input[axis]).collect();
-        firsts.sort_unstable();
-        firsts.dedup();
-        let class = |first: usize| {
+        let (stride, kernel) = (self.stride[axis], self.kernel[axis]);
+        let period = stride / common_divisor(stride, self.dilation[axis]);
+        let class = |leader: usize| {
+            let first = (self.reach(leader, axis) - self.padding[axis]).rem_euclid(stride as isize);
             let tap = |kernel| Tap {
                 kernel,
-                shift: (first as isize + self.padding[axis] - self.reach(kernel, axis)) / stride,
+                shift: (first + self.padding[axis] - self.reach(kernel, axis)) / stride as isize,
             };
-            Class {
+            let first = first as usize;
+            (first < self.input[axis]).then(|| Class {
                 first,
-                count: (self.input[axis] - first).div_ceil(stride as usize),
-                taps: (0..self.kernel[axis]).filter(|&kernel| residue(kernel) == first).map(tap).collect(),
-            }
+                count: (self.input[axis] - first).div_ceil(stride),
+                taps: (leader..kernel).step_by(period).map(tap).collect(),
+            })
         };
-        firsts.into_iter().map(class).collect()
+        (0..kernel.min(period)).filter_map(class).collect()
     }
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }

@@ -147,23 +147,21 @@ unsafe fn tile<V: Vector, const MR: usize, const VECTORS: usize>(
         let mut sums = [[V::splat(0.0); VECTORS]; MR];
         for _ in 0..depth {
             let mut row = [V::splat(0.0); VECTORS];
-            for v in 0..VECTORS {
-                row[v] = V::load(b.add(v * V::LANES));
+            for (v, row) in row.iter_mut().enumerate() {
+                *row = V::load(b.add(v * V::LANES));
             }
-            for i in 0..MR {
+            for (i, sums) in sums.iter_mut().enumerate() {
                 let value = V::splat(*a.add(i));
-                for v in 0..VECTORS {
-                    sums[i][v] = value.multiply_add(row[v], sums[i][v]);
+                for (sum, &row) in sums.iter_mut().zip(&row) {
+                    *sum = value.multiply_add(row, *sum);
                 }
             }
             a = a.add(MR);
             b = b.add(VECTORS * V::LANES);
         }
-        for i in 0..MR {
-            for v in 0..VECTORS {
-                let at = c.add((i * VECTORS + v) * V::LANES);
-                V::load(at).add(sums[i][v]).store(at);
-            }
+        for (v, sum) in sums.into_iter().flatten().enumerate() {
+            let at = c.add(v * V::LANES);
+            V::load(at).add(sum).store(at);
         }
     }
 }

@@ -91,12 +91,12 @@ fn backward_input_on(
     fits("dy", dy, problem.output_elements())?;
     fits("weight", weight, problem.weight_elements())?;
     fits("dx", dx, problem.input_elements())?;
-    let (gathers, zeros_elsewhere) = Gather::backward_input(problem);
+    let (mut gathers, zeros_elsewhere) = Gather::backward_input(problem);
     if zeros_elsewhere && !problem.options.accumulate {
         dx.fill(0.0);
     }
     let start = if problem.options.accumulate { Start::Old } else { Start::Zero };
-    gathers.iter().try_for_each(|gather| correlate(isa, gather, dy, weight, start, dx, threads))
+    gathers.try_for_each(|gather| correlate(isa, &gather, dy, weight, start, dx, threads))
 }
 
 /// The gradients of weight and bias, those that are wanted, from `x` and `dy`.

@@ -4,6 +4,7 @@
 //! the reduction runs over the pixels of the batch. It is cut into parts, so that a small filter still makes work for
 //! many threads; their sums meet in float64, in order.
 
+use super::dense::even;
 use super::gather::{Gather, Run, Term};
 use super::gemm::{Engine, Sums, block_depth};
 use super::isa::Isa;
@@ -45,7 +46,6 @@ pub(super) fn dense(
     let depth = block_depth(pixels);
     let blocks = pixels.div_ceil(depth);
 
-    let even = |size: usize, most: usize, unit: usize| size.div_ceil(size.div_ceil(most)).next_multiple_of(unit);
     let rows = even(gather.outputs, MAX_ROWS, engine.mr);
     let columns = even(filter, MAX_COLUMNS, engine.nr);
     let (row_blocks, column_blocks) = (gather.outputs.div_ceil(rows), filter.div_ceil(columns));

@@ -154,7 +154,7 @@ pub fn run_with(
         [(y, &mut tensors.y), (dx, &mut tensors.dx), (dweight, &mut tensors.dweight), (dbias, &mut tensors.dbias)];
     for ((place, output), departure) in outputs.into_iter().zip(departures) {
         if let (Some(place), Some(Output::Host(view))) = (place, output) {
-            download(departure.as_ref().unwrap_or(place.block()), view)?;
+            download(departure.as_ref().unwrap_or(place.bound().block), view)?;
             downloaded += 4 * view.len() as u64;
         }
     }
@@ -238,11 +238,17 @@ impl<'a> Roles<'a> {
 }
 
 /// Where a tensor lies on the device.
-enum Place<'a> {
-    /// A host tensor's block, and staging memory that must be copied into it first.
-    Own { block: Block, arrival: Option<Block> },
-    /// A device tensor.
-    Buffer { block: &'a Block, offset: u64, bytes: u64 },
+struct Place<'a> {
+    memory: Memory<'a>,
+    /// Staging memory that must be copied into a block of our own first.
+    arrival: Option<Block>,
+}
+
+enum Memory<'a> {
+    /// A host tensor's.
+    Own(Block),
+    /// A device tensor's.
+    Buffer(Bound<'a>),
 }
 
 impl<'a> Place<'a> {
@@ -263,7 +269,10 @@ impl<'a> Place<'a> {
 
     fn of_tensor(tensor: &DeviceTensor<'a>) -> Result<Place<'a>> {
         match tensor.buffer().storage() {
-            Storage::Vulkan(block) => Ok(Place::Buffer { block, offset: tensor.offset(), bytes: tensor.bytes() }),
+            Storage::Vulkan(block) => {
+                let bound = Bound { block, offset: tensor.offset(), bytes: tensor.bytes() };
+                Ok(Place { memory: Memory::Buffer(bound), arrival: None })
+            }
             Storage::Cpu(_) => Err(Error::new(Status::Internal, "a tensor's memory is not this device's")),
         }
     }
@@ -282,13 +291,13 @@ impl<'a> Place<'a> {
                 arrival = Some(staging);
             }
         }
-        Ok(Place::Own { block, arrival })
+        Ok(Place { memory: Memory::Own(block), arrival })
     }
 
     /// Records the copy out of staging memory, and says how many bytes came from the host.
     fn arrive(&self, recorder: &Recorder) -> u64 {
-        let Place::Own { block, arrival } = self else { return 0 };
-        if let Some(staging) = arrival {
+        let Memory::Own(block) = &self.memory else { return 0 };
+        if let Some(staging) = &self.arrival {
             recorder.copy(staging.whole(), block.whole());
         }
         block.bytes()
@@ -296,7 +305,7 @@ impl<'a> Place<'a> {
 
     /// Records the copy into staging memory where the host cannot read the block itself.
     fn depart(&self, device: &Arc<Device>, recorder: &Recorder) -> Result<Option<Block>> {
-        let Place::Own { block, .. } = self else { return Ok(None) };
+        let Memory::Own(block) = &self.memory else { return Ok(None) };
         if block.is_mapped() {
             return Ok(None);
         }
@@ -305,17 +314,10 @@ impl<'a> Place<'a> {
         Ok(Some(staging))
     }
 
-    fn block(&self) -> &Block {
-        match self {
-            Place::Own { block, .. } => block,
-            Place::Buffer { block, .. } => block,
-        }
-    }
-
     fn bound(&self) -> Bound<'_> {
-        match self {
-            Place::Own { block, .. } => block.whole(),
-            Place::Buffer { block, offset, bytes } => Bound { block, offset: *offset, bytes: *bytes },
+        match &self.memory {
+            Memory::Own(block) => block.whole(),
+            Memory::Buffer(bound) => *bound,
         }
     }
 
