@@ -22,13 +22,13 @@ bench: ## print the speed table; ARGS="..." goes to the benchmark
 
 install: ## install library, header, pkg-config and CMake files; PREFIX=/usr/local DESTDIR=
 	cargo build --release
-	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install.sh
+	@packaging/install.sh "$(PREFIX)" "$(DESTDIR)" "$${CARGO_TARGET_DIR:-target}/release"
 
 shaders: ## compile shaders/ to shaders/spirv (builds shaderc once, about ten minutes)
 	@scripts/shaders.sh
 
 header: ## regenerate include/grilly.h from src/ffi
-	GRILLY_WRITE_HEADER=1 cargo test --release --test header
+	GRILLY_WRITE_HEADER=1 cargo test --test header
 
 clean: ## remove what the other commands made in this folder
 	cargo clean

@@ -4,6 +4,7 @@
 . "$(dirname "$0")/common.sh"
 
 say "Building libgrilly and its Python package"
+cargo build --locked --release # what pip would do without a word
 python_packages ./bindings/python "matplotlib>=3.8,<4"
 say "Learning"
-exec "$python" examples/python/learn_sobel.py "$@"
+exec "$python" examples/python/learn_sobel.py --output "$target/demo.png"

@@ -10,7 +10,7 @@ cargo clippy --locked --all-targets -- -D warnings
 say "SPIR-V belongs to the GLSL beside it"
 sha256sum --check --quiet shaders/spirv/manifest.sha256 || fail "shaders/spirv is stale; run: make shaders"
 say "C header belongs to src/ffi"
-cargo test --locked --release --quiet --test header
+cargo test --locked --quiet --test header
 say "Table of test cases belongs to its generator"
 python3 tests/generate_cases.py --check
 say "Python code"
