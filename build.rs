@@ -3,9 +3,12 @@
 
 #[path = "build/manifest.rs"]
 mod manifest;
+#[path = "build/permutations.rs"]
+mod permutations;
 #[path = "build/reflect.rs"]
 mod reflect;
 
+use permutations::{Permutations, Tile, module_name};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,24 +26,45 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// One `Module` constant for each line of permutations.txt.
+/// A `Kernel` constant for each kernel of permutations.txt, with its modules, and the sizes of the tiles.
 fn kernel_table() -> Result<String, Box<dyn Error>> {
-    let root = env::current_dir()?;
+    let all = Permutations::parse(&fs::read_to_string("shaders/permutations.txt")?)?;
     let mut table = String::new();
-    for line in fs::read_to_string("shaders/permutations.txt")?.lines() {
-        let Some(name) = line.split_whitespace().next().filter(|name| !name.starts_with('#')) else { continue };
-        let path = root.join(format!("shaders/spirv/{name}.spv"));
-        let module = reflect::Module::parse(&fs::read(&path)?).map_err(|error| format!("{name}.spv: {error}"))?;
-        let constant = name.to_uppercase().replace(['-', '.'], "_");
+    let sizes: Vec<_> = all.tiles.iter().map(|tile| tile.sizes).collect();
+    writeln!(table, "/// THREADS, THREAD_M, THREAD_N, LANES_N and BLOCK of each tile.")?;
+    writeln!(table, "pub const TILE_SIZES: [[u32; 5]; {}] = {sizes:?};", sizes.len())?;
+    for kernel in &all.kernels {
+        let tiles: Vec<Option<&Tile>> = if kernel.tiled { all.tiles.iter().map(Some).collect() } else { vec![None] };
+        let modules = |addresses: bool| -> Result<String, Box<dyn Error>> {
+            let mut text = String::from("&[");
+            for tile in tiles.iter().filter(|_| kernel.addresses || !addresses) {
+                text += &module(&module_name(kernel, *tile, addresses))?;
+            }
+            Ok(text + "]")
+        };
+        let constant = kernel.file.to_uppercase().replace('-', "_");
+        for (name, value) in &kernel.defines {
+            writeln!(table, "/// A #define of `{}`.\npub const {constant}_{name}: u32 = {value};", kernel.file)?;
+        }
         writeln!(
             table,
-            "/// Reflected from `{name}.spv`.\n\
-             pub static {constant}: Module = Module {{\n    name: {name:?},\n    spirv: include_bytes!({path:?}),\n    \
-             bindings: &{:?},\n    push_constant_offsets: &{:?},\n    push_constant_bytes: {},\n    specialization_ids: &{:?},\n}};\n",
-            module.bindings, module.push_constant_offsets, module.push_constant_bytes, module.specialization_ids,
+            "/// `shaders/{}.glsl`.\npub static {constant}: Kernel = Kernel {{ bound: {}, addressed: {} }};",
+            kernel.file,
+            modules(false)?,
+            modules(true)?
         )?;
     }
     Ok(table)
+}
+
+fn module(name: &str) -> Result<String, Box<dyn Error>> {
+    let path = env::current_dir()?.join(format!("shaders/spirv/{name}.spv"));
+    let module = reflect::Module::parse(&fs::read(&path)?).map_err(|error| format!("{name}.spv: {error}"))?;
+    Ok(format!(
+        "Module {{ name: {name:?}, spirv: include_bytes!({path:?}), bindings: &{:?}, push_constant_offsets: &{:?}, \
+         push_constant_bytes: {}, specialization_ids: &{:?} }}, ",
+        module.bindings, module.push_constant_offsets, module.push_constant_bytes, module.specialization_ids,
+    ))
 }
 
 /// The shared library carries a SONAME, exports only what it means to, and is never unloaded: its thread-local

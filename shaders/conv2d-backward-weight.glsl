@@ -95,21 +95,16 @@ void main() {
     multiply((end_pixel - first_pixel + BLOCK - 1) / BLOCK);
 
     uint slice = FIRST_SPLIT + split;
-    [[unroll]] for (uint j = 0; j < THREAD_N / 4; ++j) {
-        [[unroll]] for (uint e = 0; e < 4; ++e) {
-            uint column = first_n + result_n(j, e);
-            [[unroll]] for (uint i = 0; i < THREAD_M; ++i) {
-                uint m = first_m + result_m(i);
-                if (m < m_count) {
-                    uint channel = slice * pc.K + group * m_count + m;
-                    float value = totals[i * (THREAD_N / 4) + j][e];
-                    if (column < weights) {
-                        WEIGHT(channel * weights + column) = value;
-                    } else if (column < n_count) {
-                        BIAS(channel) = value;
-                    }
-                }
-            }
+    [[unroll]] for (uint i = 0; i < THREAD_M * THREAD_N; ++i) {
+        uint row = i / THREAD_N;
+        uint column = i % THREAD_N;
+        uint m = first_m + result_m(row);
+        uint n = first_n + result_n(column);
+        uint channel = slice * pc.K + group * m_count + m;
+        if (m < m_count && n < weights) {
+            WEIGHT(channel * weights + n) = result(row, column);
+        } else if (m < m_count && n < n_count) {
+            BIAS(channel) = result(row, column);
         }
     }
 }

@@ -13,10 +13,9 @@
 #define SPLIT_PIXELS pc.extra_0 // output pixels that one split sums
 #define FIRST_SPLIT pc.extra_1  // slice that the first split of this dispatch writes
 
-layout(local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
-layout(constant_id = 0) const uint THREADS = 64;
-layout(constant_id = 1) const uint TAPS = 9;
-layout(constant_id = 2) const uint PROMOTE = 64; // pixels chained before they are added to the total
+layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
+
+const uint PROMOTE = 64; // pixels chained before they are added to the total
 
 const uint COLUMNS = TAPS + 1; // and one for the bias
 shared float partial[THREADS * COLUMNS];

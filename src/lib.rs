@@ -26,6 +26,7 @@ pub mod ffi;
 pub mod init;
 pub mod kernels;
 pub mod plan;
+pub mod probe;
 pub mod problem;
 
 mod buffer;

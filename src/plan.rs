@@ -41,6 +41,9 @@ pub struct Limits {
     pub push_descriptors: bool,
     /// A software driver: threads of a workgroup take turns on one core.
     pub software: bool,
+    /// Rounds after which a thread's loops end by themselves, all its loops together; `u64::MAX` where none do.
+    /// Software drivers have such a limit against programs that hang (llvmpipe: 65,535).
+    pub loop_iterations: u64,
     /// Workgroups that the device runs at once; an estimate, since Vulkan does not tell.
     pub concurrent_workgroups: u32,
     /// Sustained fp32 operations a second, estimated low: it only decides when a long dispatch is cut.

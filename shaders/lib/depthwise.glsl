@@ -9,8 +9,7 @@
 
 #include "lib/elements.glsl"
 
-layout(constant_id = 1) const uint RUN = 4;
-layout(constant_id = 2) const uint PROMOTE = 64;
+const uint PROMOTE = 64;
 
 void main() {
     uint runs = (RESULT_WIDTH + RUN - 1) / RUN;

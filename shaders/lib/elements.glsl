@@ -1,7 +1,6 @@
 // Kernels with one thread for each element of their result.
 
-layout(local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
-layout(constant_id = 0) const uint THREADS = 64;
+layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
 const uint NO_ELEMENT = 0xFFFFFFFFu;
 

@@ -27,16 +27,18 @@ void fetch(uint block) {
         }
     }
     ivec2 tap_at = ivec2(tap / pc.S, tap % pc.S);
+    bool hit[PIXELS];
+    uint source_at[PIXELS];
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
         ivec2 source;
-        bool hit = source_pixel(pixel_at[j], tap_at, source) && pixel_exists[j];
-        uint at = pixel_plane[j] + uint(source.x) * SOURCE_WIDTH + uint(source.y);
-        [[unroll]] for (uint i = j; i < B_LOADS; i += PIXELS) {
-            uint channel = first_channel + b_row(i);
-            b_next[i] = 0;
-            if (hit && channel < reduced_channels) {
-                b_next[i] = SOURCE(at + channel * source_plane);
-            }
+        hit[j] = source_pixel(pixel_at[j], tap_at, source) && pixel_exists[j];
+        source_at[j] = pixel_plane[j] + uint(source.x) * SOURCE_WIDTH + uint(source.y);
+    }
+    [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
+        uint channel = first_channel + b_row(i);
+        b_next[i] = 0;
+        if (hit[i % PIXELS] && channel < reduced_channels) {
+            b_next[i] = SOURCE(source_at[i % PIXELS] + channel * source_plane);
         }
     }
 }
@@ -70,18 +72,20 @@ void main() {
 
     multiply(pc.R * pc.S * channel_blocks);
 
-    [[unroll]] for (uint j = 0; j < THREAD_N / 4; ++j) {
-        [[unroll]] for (uint e = 0; e < 4; ++e) {
-            uint pixel = first_n + result_n(j, e);
-            if (pixel < pixels) {
-                uint at = (pixel / result_plane * RESULT_CHANNELS + group * m_count) * result_plane + pixel % result_plane;
-                [[unroll]] for (uint i = 0; i < THREAD_M; ++i) {
-                    uint m = first_m + result_m(i);
-                    if (m < m_count) {
-                        store_result(at + m * result_plane, group * m_count + m, totals[i * (THREAD_N / 4) + j][e]);
-                    }
-                }
-            }
+    bool exists[THREAD_N];
+    uint result_at[THREAD_N];
+    [[unroll]] for (uint column = 0; column < THREAD_N; ++column) {
+        uint pixel = first_n + result_n(column);
+        uint plane = pixel / result_plane * RESULT_CHANNELS + group * m_count;
+        exists[column] = pixel < pixels;
+        result_at[column] = plane * result_plane + pixel % result_plane;
+    }
+    [[unroll]] for (uint i = 0; i < THREAD_M * THREAD_N; ++i) {
+        uint row = i / THREAD_N;
+        uint column = i % THREAD_N;
+        uint m = first_m + result_m(row);
+        if (exists[column] && m < m_count) {
+            store_result(result_at[column] + m * result_plane, group * m_count + m, result(row, column));
         }
     }
 }

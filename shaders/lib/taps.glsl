@@ -2,7 +2,7 @@
 
 #ifdef BACKWARD_INPUT
 // dx at (h, w) reads dy at (p, q) with p·stride + r·dilation − padding = h, if there is such a p.
-layout(constant_id = 8) const bool UNIT_STRIDE = false; // spares two divisions a tap
+layout(constant_id = 0) const bool UNIT_STRIDE = false; // spares two divisions a tap
 
 bool source_pixel(ivec2 pixel, ivec2 tap, out ivec2 source) {
     ivec2 reach = pixel + ivec2(pc.padding_h, pc.padding_w) - tap * ivec2(pc.dilation_h, pc.dilation_w);

@@ -3,21 +3,21 @@
 // steps is multiplied, the next is already on its way from global memory; shared memory is double-buffered,
 // so there is one barrier a block.
 //
-// Sums run in two levels: at most PROMOTE blocks are chained before they are added to a second total. One
-// long chain of fp32 additions would break the accuracy contract (error grows with the chain, not its root).
+// Sums run in two levels: 64 products are chained before they are added to a second total. The FP32 contract
+// allows 8·√K·2⁻²⁴·S; a chain of 64 and K/64 additions round at most 64 + K/64 ≤ 8·√K times up to K = 250,000,
+// for every finite input. One long chain would break it.
 //
 // A kernel includes this file, defines `void fetch(uint block)`, which fills a_next and b_next for the
 // positions that a_row/a_m and b_row/b_n name, and calls `multiply(blocks)`.
-// Tile sizes are powers of two; THREAD_M and THREAD_N are multiples of four.
+//
+// The tile's sizes are #defines (permutations.txt), not specialization constants: shaderc then unrolls the
+// loops below itself. Some drivers never do (llvmpipe), and there a loop over registers runs from memory.
+// For the same reason no unrolled loop here holds another one. Sizes are powers of two; THREAD_M and
+// THREAD_N are multiples of four.
 
-layout(local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
-layout(constant_id = 0) const uint THREADS = 64;
-layout(constant_id = 1) const uint THREAD_M = 8;
-layout(constant_id = 2) const uint THREAD_N = 8;
-layout(constant_id = 3) const uint LANES_N = 16; // threads side by side along n; the rest stack along m
-layout(constant_id = 4) const uint BLOCK = 8;
-layout(constant_id = 5) const uint PROMOTE = 8;
+layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
+const uint PROMOTE = 64 / BLOCK;
 const uint TILE_M = THREADS / LANES_N * THREAD_M;
 const uint TILE_N = LANES_N * THREAD_N;
 const uint A_LOADS = (BLOCK * TILE_M + THREADS - 1) / THREADS; // a small A has less than one for each thread
@@ -44,13 +44,13 @@ uint lane_n() {
     return LANES_N == THREADS ? gl_LocalInvocationIndex : gl_LocalInvocationIndex % LANES_N;
 }
 
-// The result (row, column) of sums[i · THREAD_N/4 + j][e] within the tile.
-uint result_m(uint i) {
-    return lane_m() * THREAD_M + i;
+// A thread's results are THREAD_M rows of THREAD_N columns; these say which ones of the tile.
+uint result_m(uint row) {
+    return lane_m() * THREAD_M + row;
 }
 
-uint result_n(uint j, uint e) {
-    return (j * LANES_N + lane_n()) * 4 + e;
+uint result_n(uint column) {
+    return (column / 4 * LANES_N + lane_n()) * 4 + column % 4;
 }
 
 // Which element of the A and B blocks this thread's i-th load is. Neighbouring threads run along the axis
@@ -83,7 +83,7 @@ void store_fetched(uint buffer_index) {
 }
 
 void multiply_block(uint buffer_index) {
-    [[unroll]] for (uint step = 0; step < BLOCK; ++step) {
+    for (uint step = 0; step < BLOCK; ++step) {
         vec4 a[THREAD_M / 4];
         vec4 b[THREAD_N / 4];
         [[unroll]] for (uint i = 0; i < THREAD_M / 4; ++i) {
@@ -92,11 +92,9 @@ void multiply_block(uint buffer_index) {
         [[unroll]] for (uint j = 0; j < THREAD_N / 4; ++j) {
             b[j] = b_tile[(buffer_index * BLOCK + step) * B_ROW + j * LANES_N + lane_n()];
         }
-        [[unroll]] for (uint i = 0; i < THREAD_M; ++i) {
-            [[unroll]] for (uint j = 0; j < THREAD_N / 4; ++j) {
-                uint at = i * (THREAD_N / 4) + j;
-                sums[at] = fma(vec4(a[i / 4][i % 4]), b[j], sums[at]);
-            }
+        [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N / 4; ++at) {
+            uint i = at / (THREAD_N / 4);
+            sums[at] = fma(vec4(a[i / 4][i % 4]), b[at % (THREAD_N / 4)], sums[at]);
         }
     }
 }
@@ -106,6 +104,11 @@ void promote() {
         totals[at] += sums[at];
         sums[at] = vec4(0);
     }
+}
+
+// After `multiply`: the result of a row and a column.
+float result(uint row, uint column) {
+    return totals[row * (THREAD_N / 4) + column / 4][column % 4];
 }
 
 // Leaves the finished sums in `totals`.

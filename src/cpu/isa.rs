@@ -179,3 +179,55 @@ pub(super) mod x86 {
     vector!(__m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps,
         |value, count| _mm512_maskz_mov_ps(((1u32 << count.min(16)) - 1) as u16, value));
 }
+
+/// Multiplies and adds in registers, in more chains than any processor's latency needs, with the best instructions
+/// here; returns how many operations that was. For measuring.
+pub(super) fn fma_rounds(rounds: usize) -> f64 {
+    match Isa::detect() {
+        // SAFETY: `detect` found the instructions.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { fma_rounds_avx512(rounds) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { fma_rounds_avx2(rounds) },
+        // SAFETY: needs no instructions beyond the target's.
+        Isa::Portable => unsafe { fma_chains::<Plain>(rounds) },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn fma_rounds_avx512(rounds: usize) -> f64 {
+    // SAFETY: the instructions are enabled.
+    unsafe { fma_chains::<std::arch::x86_64::__m512>(rounds) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn fma_rounds_avx2(rounds: usize) -> f64 {
+    // SAFETY: the instructions are enabled.
+    unsafe { fma_chains::<std::arch::x86_64::__m256>(rounds) }
+}
+
+/// # Safety
+/// The processor has the vector's instructions.
+#[inline(always)]
+unsafe fn fma_chains<V: Vector>(rounds: usize) -> f64 {
+    const CHAINS: usize = 12;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let factor = V::splat(std::hint::black_box(0.999));
+        let mut sums = [V::splat(1.0); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = sum.multiply_add(factor, factor);
+            }
+        }
+        let mut lanes = [0.0f32; 16];
+        for sum in sums {
+            sum.store(lanes.as_mut_ptr());
+            std::hint::black_box(&lanes);
+        }
+    }
+    2.0 * (rounds * CHAINS * V::LANES) as f64
+}

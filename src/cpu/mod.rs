@@ -17,6 +17,7 @@ mod isa;
 mod memory;
 mod parallel;
 mod patch;
+pub(crate) mod probe;
 #[cfg(test)]
 mod tests;
 mod weight_gradient;
@@ -123,11 +124,11 @@ fn backward_weight_on(
     dbias: Option<&mut [f32]>,
     threads: usize,
 ) -> Result<()> {
-    fits("x", x, problem.input_elements())?;
     fits("dy", dy, problem.output_elements())?;
     let accumulate = problem.options.accumulate;
     let gather = Gather::forward(problem);
     if let Some(dweight) = dweight {
+        fits("x", x, problem.input_elements())?;
         fits("dweight", dweight, problem.weight_elements())?;
         if !direct_weight_gradient::weight_gradient(isa, &gather, x, dy, accumulate, dweight, threads)? {
             weight_gradient::dense(isa, &gather, x, dy, accumulate, dweight, threads)?;

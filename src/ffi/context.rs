@@ -43,6 +43,9 @@ pub unsafe extern "C" fn grilly_context_create(
             // SAFETY: promised by the caller.
             unsafe { desc::read(desc, "desc") }?
         };
+        if desc.reserved != 0 {
+            return Err(Error::invalid(format!("desc->reserved is {}, expected 0", desc.reserved)));
+        }
         let created = Context::new(&ContextDesc {
             device: match desc.device {
                 GRILLY_DEVICE_AUTO => DeviceChoice::Auto,

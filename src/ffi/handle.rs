@@ -188,6 +188,8 @@ pub fn remove<H: Handle>(handle: *mut H) -> Result<Option<H::Object>> {
     };
     let mut slots = registry.slots.write().unwrap_or_else(|poison| poison.into_inner());
     let slot = slots.slots.get_mut(key.slot).filter(|slot| slot.generation == key.generation);
+    // A handle that was tampered with may name the place of an object of another type, which stays.
+    let slot = slot.filter(|slot| slot.object.as_ref().and_then(H::unwrap).is_some());
     let object = slot.and_then(|slot| slot.object.take()).ok_or_else(|| stale::<H>(handle))?;
     slots.free.push(key.slot);
     Ok(H::unwrap(&object))

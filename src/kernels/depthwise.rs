@@ -2,17 +2,16 @@
 
 use super::implicit_gemm::{operands, sizes};
 use super::slices::{Reach, whole};
+use super::table::{
+    DEPTHWISE_BACKWARD_INPUT, DEPTHWISE_BACKWARD_WEIGHT, DEPTHWISE_BACKWARD_WEIGHT_TAPS as TAPS,
+    DEPTHWISE_BACKWARD_WEIGHT_THREADS as THREADS, DEPTHWISE_FORWARD, DEPTHWISE_FORWARD_RUN as RUN,
+    DEPTHWISE_FORWARD_THREADS,
+};
 use super::wgrad::{self, Columns};
-use super::{CHAIN, DEPTHWISE_BACKWARD_INPUT, DEPTHWISE_BACKWARD_WEIGHT, DEPTHWISE_FORWARD};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Limits, Plan, Role};
 use crate::problem::{Pass, Problem};
 
-const THREADS: u32 = 64;
-/// Neighbouring results of one thread.
-const RUN: u32 = 4;
-/// Kernel elements that a weight gradient's workgroup sums at once.
-const TAPS: u32 = 9;
 /// These kernels move bytes rather than multiply: operations run at a small share of the peak.
 const EFFICIENCY: f64 = 0.05;
 
@@ -27,12 +26,17 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
     let kernel = if forward { &DEPTHWISE_FORWARD } else { &DEPTHWISE_BACKWARD_INPUT };
     let (channels, height, width) =
         if forward { (problem.k, problem.p, problem.q) } else { (problem.c, problem.h, problem.w) };
+    let terms = problem.taps() * problem.outputs_per_group();
+    // A round a term, one a kernel row, and one an output channel.
+    if terms.saturating_mul(3) > limits.loop_iterations {
+        return Err(Error::unsupported(format!(
+            "a sum of {terms} terms is too long for this device's loops, which end after {} rounds",
+            limits.loop_iterations
+        )));
+    }
     let reach = Reach::new(problem, limits, &[("the weight", problem.weight_elements())])?;
     for images in reach.slices(problem) {
-        let mut specialization = vec![THREADS, RUN, CHAIN];
-        if !forward {
-            specialization.push(u32::from(problem.stride == [1, 1]));
-        }
+        let specialization = if forward { vec![] } else { vec![u32::from(problem.stride == [1, 1])] };
         let threads = images.count * channels * height * width.div_ceil(u64::from(RUN));
         let share = images.count as f64 / problem.n as f64;
         let dispatch = Dispatch {
@@ -44,7 +48,7 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
         };
         plan.push(
             dispatch,
-            threads.div_ceil(u64::from(THREADS)),
+            threads.div_ceil(u64::from(DEPTHWISE_FORWARD_THREADS)),
             share * problem.flops() / (EFFICIENCY * limits.flops),
         )?;
     }
@@ -56,9 +60,10 @@ pub fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan)
     let tap_blocks = if problem.options.skip_weight { 1 } else { problem.taps().div_ceil(u64::from(TAPS)) };
     let columns = Columns {
         kernel: &DEPTHWISE_BACKWARD_WEIGHT,
-        specialization: vec![THREADS, TAPS, CHAIN],
+        tile: 0,
         tiles: problem.k * tap_blocks,
         step: u64::from(THREADS),
+        most_pixels: limits.loop_iterations.saturating_mul(u64::from(THREADS)),
         seconds: problem.flops() / (EFFICIENCY * limits.flops),
     };
     wgrad::plan_splits(problem, limits, &columns, plan)
@@ -67,12 +72,17 @@ pub fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::modules;
+    use crate::kernels::table::{DEPTHWISE_BACKWARD_INPUT_RUN, DEPTHWISE_BACKWARD_INPUT_THREADS};
 
     #[test]
-    fn shared_memory_fits_the_required_minimum() {
-        assert!(4 * THREADS * (TAPS + 1) <= 16 << 10);
-        assert_eq!(modules::DEPTHWISE_BACKWARD_WEIGHT.specialization_ids, [0, 1, 2]);
-        assert!(Pass::Forward != Pass::BackwardInput && THREADS > TAPS);
+    fn forward_and_input_gradient_share_their_sizes() {
+        assert_eq!(RUN, DEPTHWISE_BACKWARD_INPUT_RUN);
+        assert_eq!(DEPTHWISE_FORWARD_THREADS, DEPTHWISE_BACKWARD_INPUT_THREADS);
+    }
+
+    #[test]
+    fn shared_memory_and_threads_fit_the_required_minimum() {
+        assert!(4 * THREADS * (TAPS + 1) <= 16 << 10 && THREADS <= 128);
+        assert!(THREADS > TAPS, "each of a workgroup's results is written by a thread of its own");
     }
 }

@@ -1,8 +1,9 @@
 //! Forward and input gradient as an implicit GEMM: `shaders/lib/implicit_gemm.glsl`.
 
+use super::FLAG_ACCUMULATE;
 use super::slices::{Images, Reach, whole};
+use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
 use super::tile::{Size, choose};
-use super::{BACKWARD_INPUT, FLAG_ACCUMULATE, FORWARD};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
 use crate::problem::{Pass, Problem};
@@ -10,8 +11,11 @@ use crate::problem::{Pass, Problem};
 /// Appends the product of `packed`, a weight in [`super::pack`]'s order, and the source.
 pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan) -> Result<()> {
     let forward = problem.pass == Pass::Forward;
-    let (kernel, result_plane) =
-        if forward { (&FORWARD, problem.p * problem.q) } else { (&BACKWARD_INPUT, problem.h * problem.w) };
+    let (kernel, result_plane) = if forward {
+        (&CONV2D_FORWARD, problem.p * problem.q)
+    } else {
+        (&CONV2D_BACKWARD_INPUT, problem.h * problem.w)
+    };
     let (result_channels, source_channels) = if forward {
         (problem.outputs_per_group(), problem.channels_per_group())
     } else {
@@ -26,14 +30,11 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
             runs: problem.taps(),
             run: source_channels,
         };
-        let (tile, seconds) = choose(&size, limits);
-        let mut specialization = tile.specialization();
-        if !forward {
-            specialization.push(u32::from(problem.stride == [1, 1]));
-        }
+        let (tile, seconds) = choose(&size, limits)?;
+        let specialization = if forward { vec![] } else { vec![u32::from(problem.stride == [1, 1])] };
         let tiles = size.m.div_ceil(tile.m()) * size.n.div_ceil(tile.n()) * problem.groups;
         let dispatch = Dispatch {
-            module: kernel.module(reach.addresses),
+            module: kernel.tiled(tile.index, reach.addresses),
             specialization,
             operands: operands(problem, &images, packed),
             sizes: sizes(problem, &images),

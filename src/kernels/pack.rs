@@ -1,12 +1,11 @@
 //! Bringing a weight into the order that an implicit GEMM reads: `shaders/pack-weights.glsl`.
 
+use super::depthwise;
 use super::slices::{Images, Reach, whole};
-use super::{PACK_WEIGHTS, depthwise};
+use super::table::{PACK_WEIGHTS, PACK_WEIGHTS_THREADS as THREADS};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
 use crate::problem::{Pass, Problem};
-
-const THREADS: u32 = 64;
 
 /// Bytes of the problem's weight once packed. A depthwise weight is used as it is.
 pub fn packed_bytes(problem: &Problem) -> u64 {
@@ -23,7 +22,7 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
     sizes.extra = [u32::from(problem.pass == Pass::BackwardInput), 0];
     let dispatch = Dispatch {
         module: PACK_WEIGHTS.module(reach.addresses),
-        specialization: vec![THREADS],
+        specialization: vec![],
         operands: [Some(whole(Role::Weight, elements)), None, None, Some(packed)],
         sizes,
         tiles: 0..0,

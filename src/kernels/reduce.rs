@@ -1,11 +1,10 @@
 //! Summing the splits of a reduction in their order: `shaders/reduce-splits.glsl`.
 
-use super::{FLAG_ACCUMULATE, REDUCE_SPLITS};
+use super::FLAG_ACCUMULATE;
+use super::table::{REDUCE_SPLITS, REDUCE_SPLITS_THREADS as THREADS};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Sizes};
 use crate::problem::Problem;
-
-const THREADS: u32 = 64;
 
 /// Appends `result = Σ partial`, or `+=` where the problem accumulates. Nothing for an empty result.
 pub fn plan(
@@ -23,7 +22,7 @@ pub fn plan(
     let addresses = partial.bytes.max(result.bytes) > limits.storage_buffer_range - limits.storage_buffer_alignment;
     let dispatch = Dispatch {
         module: REDUCE_SPLITS.module(addresses),
-        specialization: vec![THREADS],
+        specialization: vec![],
         operands: [(splits > 0).then_some(partial), None, None, Some(result)],
         sizes: Sizes {
             flags: if problem.options.accumulate { FLAG_ACCUMULATE } else { 0 },

@@ -1,11 +1,14 @@
 //! The tiles that the engine of `shaders/lib/tile.glsl` can be specialized to, and the choice among them.
 
-use super::CHAIN;
+use super::table::TILE_SIZES;
+use crate::error::{Error, Result};
 use crate::plan::Limits;
 
-/// One specialization of the tile engine.
+/// One size of the tile engine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tile {
+    /// Position in `shaders/permutations.txt`.
+    pub index: usize,
     /// Threads of a workgroup.
     pub threads: u32,
     /// Results of one thread along m.
@@ -16,30 +19,33 @@ pub struct Tile {
     pub lanes_n: u32,
     /// Reduction steps held in shared memory at once.
     pub block: u32,
-    /// Share of a GPU's peak that a full tile reaches; measured, see docs/performance.md.
-    gpu_efficiency: f64,
-    /// The same on a software driver.
-    software_efficiency: f64,
+    efficiency: Efficiency,
 }
 
-const fn tile(threads: u32, thread: [u32; 2], lanes_n: u32, block: u32, gpu: f64, software: f64) -> Tile {
-    let [thread_m, thread_n] = thread;
-    Tile { threads, thread_m, thread_n, lanes_n, block, gpu_efficiency: gpu, software_efficiency: software }
+/// Share of a device's peak that a full tile reaches; measured, see docs/performance.md.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Efficiency {
+    gpu: f64,
+    software: f64,
 }
 
-const TILES: &[Tile] = &[
-    tile(128, [8, 8], 16, 16, 0.60, 0.05),
-    tile(128, [8, 8], 16, 8, 0.55, 0.05),
-    tile(128, [8, 8], 32, 8, 0.50, 0.05),
-    tile(128, [4, 8], 32, 8, 0.35, 0.05),
-    tile(64, [8, 8], 8, 8, 0.45, 0.05),
-    tile(64, [4, 4], 8, 8, 0.25, 0.05),
-    tile(64, [4, 4], 8, 4, 0.20, 0.05),
-    tile(128, [4, 4], 128, 4, 0.15, 0.05),
-    tile(64, [8, 4], 64, 16, 0.10, 0.20),
-    tile(64, [8, 4], 64, 4, 0.10, 0.15),
-    tile(64, [4, 4], 64, 4, 0.10, 0.10),
+/// In the order of `shaders/permutations.txt`.
+const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
+    Efficiency { gpu: 0.60, software: 0.05 },
+    Efficiency { gpu: 0.55, software: 0.05 },
+    Efficiency { gpu: 0.50, software: 0.05 },
+    Efficiency { gpu: 0.25, software: 0.05 },
+    Efficiency { gpu: 0.15, software: 0.05 },
+    Efficiency { gpu: 0.10, software: 0.20 },
+    Efficiency { gpu: 0.10, software: 0.15 },
 ];
+
+fn tiles() -> impl Iterator<Item = Tile> {
+    TILE_SIZES.iter().zip(EFFICIENCIES).enumerate().map(|(index, (&sizes, efficiency))| {
+        let [threads, thread_m, thread_n, lanes_n, block] = sizes;
+        Tile { index, threads, thread_m, thread_n, lanes_n, block, efficiency }
+    })
+}
 
 impl Tile {
     /// Results along m.
@@ -52,11 +58,6 @@ impl Tile {
         u64::from(self.lanes_n * self.thread_n)
     }
 
-    /// Values for the engine's specialization constants 0 to 5.
-    pub fn specialization(&self) -> Vec<u32> {
-        vec![self.threads, self.thread_m, self.thread_n, self.lanes_n, self.block, CHAIN / self.block]
-    }
-
     /// Bytes of the two double-buffered blocks, rows padded by a vec4, and of weight gradients' column table.
     pub fn shared_memory(&self) -> u64 {
         let rows = 2 * u64::from(self.block) * (self.m() / 4 + 1 + self.n() / 4 + 1) * 16;
@@ -65,6 +66,16 @@ impl Tile {
 
     fn fits(&self, limits: &Limits) -> bool {
         self.threads <= limits.workgroup_threads && self.shared_memory() <= u64::from(limits.shared_memory)
+    }
+
+    /// Rounds of loops that a thread runs: a block's steps, and the block itself.
+    fn iterations(&self, size: &Size) -> u64 {
+        size.runs * size.run.div_ceil(u64::from(self.block)) * u64::from(self.block + 1)
+    }
+
+    /// Terms that one thread can sum within so many rounds of loops.
+    pub fn most_terms(&self, limits: &Limits) -> u64 {
+        limits.loop_iterations / u64::from(self.block + 1) * u64::from(self.block)
     }
 
     /// Time of an (m × n × reduction) product repeated `times`, in units of the device's peak.
@@ -78,7 +89,7 @@ impl Tile {
             let slots = f64::from(limits.concurrent_workgroups);
             (tiles / slots).ceil() * slots
         };
-        let efficiency = if limits.software { self.software_efficiency } else { self.gpu_efficiency };
+        let efficiency = if limits.software { self.efficiency.software } else { self.efficiency.gpu };
         waves * (self.m() * self.n()) as f64 * depth / efficiency
     }
 }
@@ -99,11 +110,19 @@ pub struct Size {
 }
 
 /// The cheapest tile for a product on a device, and the seconds it takes.
-pub fn choose(size: &Size, limits: &Limits) -> (Tile, f64) {
-    let fitting = TILES.iter().filter(|tile| tile.fits(limits));
-    let best = fitting.min_by(|a, b| a.cost(size, limits).total_cmp(&b.cost(size, limits)));
-    let tile = *best.unwrap_or(&TILES[TILES.len() - 1]);
-    (tile, 2.0 * tile.cost(size, limits) / limits.flops)
+///
+/// # Errors
+/// `Unsupported` if no tile can be run.
+pub fn choose(size: &Size, limits: &Limits) -> Result<(Tile, f64)> {
+    let fitting = tiles().filter(|tile| tile.fits(limits) && tile.iterations(size) <= limits.loop_iterations);
+    let best = fitting.min_by(|a, b| a.cost(size, limits).total_cmp(&b.cost(size, limits))).ok_or_else(|| {
+        Error::unsupported(format!(
+            "a sum of {} terms is too long for this device's loops, which end after {} rounds",
+            size.runs * size.run,
+            limits.loop_iterations
+        ))
+    })?;
+    Ok((best, 2.0 * best.cost(size, limits) / limits.flops))
 }
 
 #[cfg(test)]
@@ -112,12 +131,12 @@ mod tests {
 
     #[test]
     fn every_tile_is_one_the_engine_can_run() {
-        for tile in TILES {
+        for tile in tiles() {
             assert!(tile.threads.is_power_of_two() && tile.lanes_n.is_power_of_two() && tile.block.is_power_of_two());
             assert!(tile.thread_m.is_multiple_of(4) && tile.thread_n.is_multiple_of(4), "{tile:?}");
             assert!(tile.threads >= 64 && tile.threads.is_multiple_of(tile.lanes_n), "{tile:?}");
             assert!((u64::from(tile.block) * tile.n()).is_multiple_of(u64::from(tile.threads)), "{tile:?}");
-            assert!(tile.threads.is_multiple_of(tile.block) && CHAIN.is_multiple_of(tile.block), "{tile:?}");
+            assert!(tile.threads.is_multiple_of(tile.block) && 64u32.is_multiple_of(tile.block), "{tile:?}");
             assert!(
                 tile.m() <= u64::from(tile.threads) || tile.m().is_multiple_of(u64::from(tile.threads)),
                 "{tile:?}"

@@ -1,8 +1,9 @@
 //! Weight (and bias) gradient with a split reduction: `shaders/conv2d-backward-weight.glsl`.
 
 use super::slices::{Reach, whole};
+use super::table::CONV2D_BACKWARD_WEIGHT;
 use super::tile::{Size, choose};
-use super::{BACKWARD_WEIGHT, FLAG_SKIP_WEIGHT, Kernel, reduce};
+use super::{FLAG_SKIP_WEIGHT, Kernel, reduce};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
 use crate::problem::Problem;
@@ -11,12 +12,14 @@ use crate::problem::Problem;
 pub struct Columns {
     /// The kernel.
     pub kernel: &'static Kernel,
-    /// Its specialization constants.
-    pub specialization: Vec<u32>,
+    /// Which of its tiles.
+    pub tile: usize,
     /// Workgroups of one split.
     pub tiles: u64,
     /// Output pixels that a workgroup takes at a time.
     pub step: u64,
+    /// Output pixels that a workgroup can sum at most.
+    pub most_pixels: u64,
     /// Estimated seconds for the whole reduction.
     pub seconds: f64,
 }
@@ -38,13 +41,15 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
         runs: 1,
         run: problem.n * problem.p * problem.q,
     };
-    // Splitting fills the device whatever the tile, so the waves of one split do not count.
-    let (tile, seconds) = choose(&size, &Limits { concurrent_workgroups: 1, ..limits.clone() });
+    // Splitting fills the device whatever the tile, so the waves of one split do not count, nor does its length.
+    let unlimited = Limits { concurrent_workgroups: 1, loop_iterations: u64::MAX, ..limits.clone() };
+    let (tile, seconds) = choose(&size, &unlimited)?;
     let columns = Columns {
-        kernel: &BACKWARD_WEIGHT,
-        specialization: tile.specialization(),
+        kernel: &CONV2D_BACKWARD_WEIGHT,
+        tile: tile.index,
         tiles: size.m.div_ceil(tile.m()) * size.n.div_ceil(tile.n()) * problem.groups,
         step: u64::from(tile.block),
+        most_pixels: tile.most_terms(limits),
         seconds,
     };
     plan_splits(problem, limits, &columns, plan)
@@ -63,7 +68,9 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
     let reachable = if reach.addresses { i32::MAX as u64 } else { limits.storage_buffer_range / 4 - 64 };
     let affordable = (MOST_PARTIAL_BYTES / 4).min(reachable) / (weights + biases).max(1);
     let most = wanted.min(affordable).max(1);
-    let split_pixels = (problem.n * plane).div_ceil(most).max(LEAST_PIXELS).next_multiple_of(columns.step);
+    let longest = columns.most_pixels / columns.step * columns.step;
+    let even = (problem.n * plane).div_ceil(most).max(LEAST_PIXELS).next_multiple_of(columns.step);
+    let split_pixels = even.min(longest);
     let splits_of = |count: u64| (count * plane).div_ceil(split_pixels);
     let splits: u64 = images.iter().map(|part| splits_of(part.count)).sum();
 
@@ -81,8 +88,8 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
         sizes.extra = [split_pixels as u32, 0];
         let share = part.count as f64 / problem.n as f64;
         let dispatch = Dispatch {
-            module: columns.kernel.module(reach.addresses),
-            specialization: columns.specialization.clone(),
+            module: columns.kernel.tiled(columns.tile, reach.addresses),
+            specialization: vec![],
             operands: [
                 Some(part.input(problem)),
                 slice_of(weight_at, first_split, part_splits, weights),

@@ -101,8 +101,8 @@ impl<'a, 'b> Target<'a, 'b> {
 
     fn finish(self) {
         if let Target::Copied { values, view } = self {
-            for (to, from) in view.iter_mut().zip(values) {
-                *to = from;
+            if let Ok(from) = ArrayViewD::from_shape(view.raw_dim(), &values) {
+                view.assign(&from);
             }
         }
     }
@@ -115,22 +115,21 @@ fn memory_of<'a>(tensor: &DeviceTensor<'a>) -> Result<(&'a cpu::Memory, Range<us
 }
 
 fn gathered(view: ArrayViewD<'_, f32>) -> Result<Vec<f32>> {
-    let mut values = reserved(view.len())?;
-    values.extend(view.iter().copied());
+    let mut values = zeros(view.len())?;
+    contiguous_view(&view, &mut values)?.assign(&view);
     Ok(values)
+}
+
+fn contiguous_view<'a>(like: &ArrayViewD<'_, f32>, values: &'a mut [f32]) -> Result<ArrayViewMutD<'a, f32>> {
+    ArrayViewMutD::from_shape(like.raw_dim(), values).map_err(|_| not_here())
 }
 
 fn zeros(length: usize) -> Result<Vec<f32>> {
-    let mut values = reserved(length)?;
-    values.resize(length, 0.0);
-    Ok(values)
-}
-
-fn reserved(length: usize) -> Result<Vec<f32>> {
     let mut values = Vec::new();
     values
         .try_reserve_exact(length)
         .map_err(|_| Error::new(Status::OutOfHostMemory, format!("no host memory for a copy of {length} elements")))?;
+    values.resize(length, 0.0);
     Ok(values)
 }
 

@@ -329,18 +329,17 @@ impl<'a> Place<'a> {
 
 fn upload(block: &mut Block, values: ArrayViewD<'_, f32>) -> Result<()> {
     let to = block.floats_mut(values.len())?;
-    match values.as_slice() {
-        Some(values) => to.copy_from_slice(values),
-        None => to.iter_mut().zip(values.iter()).for_each(|(to, from)| *to = *from),
-    }
+    ArrayViewMutD::from_shape(values.raw_dim(), to).map_err(internal)?.assign(&values);
     Ok(())
 }
 
 fn download(block: &Block, values: &mut ArrayViewMutD<'_, f32>) -> Result<()> {
     let from = block.floats(values.len())?;
-    match values.as_slice_mut() {
-        Some(values) => values.copy_from_slice(from),
-        None => values.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
-    }
+    let from = ArrayViewD::from_shape(values.raw_dim(), from).map_err(internal)?;
+    values.assign(&from);
     Ok(())
+}
+
+fn internal(error: ndarray::ShapeError) -> Error {
+    Error::new(Status::Internal, error.to_string())
 }

@@ -336,6 +336,7 @@ fn limits(
         buffer_addresses,
         push_descriptors,
         software,
+        loop_iterations: if software { 60_000 } else { u64::MAX },
         concurrent_workgroups: if software { units } else { 2 * units },
         flops: unit_flops * f64::from(units),
     }

@@ -1,8 +1,12 @@
-//! Compiles every line of `shaders/permutations.txt` to `shaders/spirv/<module>.spv` and writes
+//! Compiles what `shaders/permutations.txt` lists to `shaders/spirv/<module>.spv` and writes
 //! `shaders/spirv/manifest.sha256`, which `build.rs` and `sha256sum -c` both verify.
 //!
 //! Run it as `make shaders`.
 
+#[path = "../../../build/permutations.rs"]
+mod permutations;
+
+use permutations::{Kernel, Permutations, TILE_DEFINES, Tile, module_name};
 use sha2::{Digest, Sha256};
 use std::error::Error;
 use std::fmt::Write as _;
@@ -23,24 +27,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let compiler = shaderc::Compiler::new()?;
-    let permutations = fs::read_to_string("shaders/permutations.txt")?;
-    for line in permutations.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
-        let mut words = line.split_whitespace();
-        let (Some(module), Some(source)) = (words.next(), words.next()) else {
-            return Err(format!("permutations.txt: expected `module source defines…`, found `{line}`").into());
-        };
-        let spirv = compile(&compiler, source, words)?;
-        fs::write(output.join(format!("{module}.spv")), spirv)?;
-        println!("{module}");
+    let all = Permutations::parse(&fs::read_to_string("shaders/permutations.txt")?)?;
+    for kernel in &all.kernels {
+        let tiles: Vec<Option<&Tile>> = if kernel.tiled { all.tiles.iter().map(Some).collect() } else { vec![None] };
+        let ways = if kernel.addresses { &[false, true][..] } else { &[false] };
+        for (tile, &addresses) in tiles.iter().flat_map(|tile| ways.iter().map(move |way| (*tile, way))) {
+            let module = module_name(kernel, tile, addresses);
+            fs::write(output.join(format!("{module}.spv")), compile(&compiler, kernel, tile, addresses)?)?;
+            println!("{module}");
+        }
     }
     fs::write(output.join("manifest.sha256"), manifest()?)?;
     Ok(())
 }
 
-fn compile<'a>(
+fn compile(
     compiler: &shaderc::Compiler,
-    source: &str,
-    defines: impl Iterator<Item = &'a str>,
+    kernel: &Kernel,
+    tile: Option<&Tile>,
+    addresses: bool,
 ) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut options = shaderc::CompileOptions::new()?;
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_1 as u32);
@@ -51,11 +56,18 @@ fn compile<'a>(
         let content = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(shaderc::ResolvedInclude { resolved_name: requested.to_string(), content })
     });
-    for define in defines {
-        options.add_macro_definition(define, Some("1"));
+    for (name, size) in tile.iter().flat_map(|tile| TILE_DEFINES.iter().zip(tile.sizes)) {
+        options.add_macro_definition(name, Some(&size.to_string()));
     }
-    let text = fs::read_to_string(Path::new("shaders").join(source))?;
-    let artifact = compiler.compile_into_spirv(&text, shaderc::ShaderKind::Compute, source, "main", Some(&options))?;
+    for (name, value) in &kernel.defines {
+        options.add_macro_definition(name, Some(&value.to_string()));
+    }
+    if addresses {
+        options.add_macro_definition("BUFFER_ADDRESSES", None);
+    }
+    let file = format!("{}.glsl", kernel.file);
+    let text = fs::read_to_string(Path::new("shaders").join(&file))?;
+    let artifact = compiler.compile_into_spirv(&text, shaderc::ShaderKind::Compute, &file, "main", Some(&options))?;
     Ok(artifact.as_binary_u8().to_vec())
 }
 

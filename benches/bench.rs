@@ -1,0 +1,304 @@
+//! Times the layers of `shapes.json`, forward and both gradients, on one device, beside the device's own measured
+//! peaks. Tensors lie on the device; the weight comes raw, so packing it is part of every time.
+//!
+//! ```text
+//! cargo bench --bench bench -- [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT]
+//! ```
+
+use grilly::{
+    Backward, Buffer, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceKind, DeviceTensor, Forward,
+    Input, Output, Result, Weight, probe,
+};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+#[derive(Deserialize)]
+struct Shape {
+    name: String,
+    n: u64,
+    c: u64,
+    h: u64,
+    w: u64,
+    k: u64,
+    kernel: [u64; 2],
+    stride: u64,
+    padding: [u64; 2],
+    dilation: u64,
+    groups: u64,
+}
+
+/// One line of the table.
+#[derive(Serialize)]
+struct Row {
+    shape: String,
+    batch: u64,
+    pass: &'static str,
+    gflop: f64,
+    /// Median time by the device's clock; 0 where it has none.
+    device_ms: f64,
+    /// Median time of the whole call.
+    wall_ms: f64,
+    tflops: f64,
+    share_of_fma_peak: f64,
+    gigabytes_per_second: f64,
+    share_of_copy_peak: f64,
+    runs: usize,
+}
+
+#[derive(Serialize)]
+struct Report {
+    library: &'static str,
+    device: String,
+    driver: String,
+    fma_peak_tflops: f64,
+    copy_peak_gigabytes_per_second: f64,
+    rows: Vec<Row>,
+}
+
+struct Options {
+    device: DeviceChoice,
+    json: Option<String>,
+    only: Option<String>,
+    /// The batch is reduced until a pass has no more operations than this.
+    gflop: Option<f64>,
+}
+
+const PASSES: [&str; 3] = ["forward", "input gradient", "weight gradient"];
+/// Clocks need this long to rise.
+const WARM_UP: Duration = Duration::from_millis(150);
+/// A pass is repeated for about this long.
+const MEASURE: Duration = Duration::from_millis(400);
+const LEAST_RUNS: usize = 5;
+
+fn main() -> Result<()> {
+    let options = options();
+    let context = Context::new(&ContextDesc { device: options.device, ..ContextDesc::default() })?;
+    let device = context.device().clone();
+    let on_cpu = matches!(device.kind, DeviceKind::Cpu | DeviceKind::Software);
+    let limit = options.gflop.unwrap_or(if on_cpu { 1.0 } else { f64::INFINITY }) * 1e9;
+    let peaks = probe::peaks(&context)?;
+    println!("libgrilly {} on {} ({}; {})", env!("CARGO_PKG_VERSION"), device.name, device.driver, device.note);
+    println!("measured peaks: {:.2} TFLOP/s multiply-add, {:.0} GB/s copy", peaks.flops / 1e12, peaks.bytes / 1e9);
+    println!(
+        "\n{:<18} {:>5} {:<15} {:>9} {:>10} {:>10} {:>8} {:>6} {:>7} {:>6}",
+        "shape", "batch", "pass", "GFLOP", "device ms", "wall ms", "TFLOP/s", "of FMA", "GB/s", "of copy"
+    );
+
+    let shapes: Vec<Shape> = serde_json::from_str(include_str!("shapes.json")).expect("shapes.json is well formed");
+    let mut rows = Vec::new();
+    for shape in shapes.iter().filter(|shape| options.only.as_ref().is_none_or(|only| *only == shape.name)) {
+        for row in time_shape(&context, shape, limit, &peaks)? {
+            println!(
+                "{:<18} {:>5} {:<15} {:>9.3} {:>10.4} {:>10.4} {:>8.3} {:>5.0}% {:>7.0} {:>5.0}%",
+                row.shape,
+                row.batch,
+                row.pass,
+                row.gflop,
+                row.device_ms,
+                row.wall_ms,
+                row.tflops,
+                100.0 * row.share_of_fma_peak,
+                row.gigabytes_per_second,
+                100.0 * row.share_of_copy_peak
+            );
+            rows.push(row);
+        }
+    }
+    if let Some(path) = options.json {
+        let report = Report {
+            library: env!("CARGO_PKG_VERSION"),
+            device: device.name,
+            driver: device.driver,
+            fma_peak_tflops: peaks.flops / 1e12,
+            copy_peak_gigabytes_per_second: peaks.bytes / 1e9,
+            rows,
+        };
+        let text = serde_json::to_string_pretty(&report).expect("plain data");
+        std::fs::write(&path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        println!("\nwritten to {path}");
+    }
+    Ok(())
+}
+
+fn options() -> Options {
+    let mut options = Options { device: DeviceChoice::Auto, json: None, only: None, gflop: None };
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    while let Some(word) = words.next() {
+        let value = words.next().unwrap_or_else(|| usage(&word));
+        match word.as_str() {
+            "--device" if value == "cpu" => options.device = DeviceChoice::Cpu,
+            "--device" => options.device = DeviceChoice::Index(value.parse().unwrap_or_else(|_| usage(&value))),
+            "--json" => options.json = Some(value),
+            "--only" => options.only = Some(value),
+            "--gflop" => options.gflop = Some(value.parse().unwrap_or_else(|_| usage(&value))),
+            _ => usage(&word),
+        }
+    }
+    options
+}
+
+fn usage(word: &str) -> ! {
+    eprintln!("did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT]");
+    std::process::exit(2)
+}
+
+/// The tensors of a layer, on the device.
+struct Layer {
+    conv: Conv2d,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    y: Tensor,
+    dy: Tensor,
+    dx: Tensor,
+    dweight: Tensor,
+    dbias: Tensor,
+}
+
+struct Tensor {
+    buffer: Buffer,
+    shape: Vec<u64>,
+}
+
+impl Tensor {
+    /// Filled with small random numbers: zeros would flatter the device's power budget.
+    fn new(context: &Context, shape: &[u64], seed: u64) -> Result<Tensor> {
+        let elements = shape.iter().product::<u64>();
+        let buffer = context.create_buffer(4 * elements)?;
+        let mut state = seed;
+        let bytes: Vec<u8> = (0..elements)
+            .flat_map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                ((state >> 40) as f32 / (1 << 23) as f32 - 1.0).to_ne_bytes()
+            })
+            .collect();
+        buffer.write(0, &bytes)?;
+        Ok(Tensor { buffer, shape: shape.to_vec() })
+    }
+
+    fn input(&self) -> Input<'_> {
+        Input::Device(self.view())
+    }
+
+    fn output(&self) -> Output<'_> {
+        Output::Device(self.view())
+    }
+
+    fn view(&self) -> DeviceTensor<'_> {
+        DeviceTensor::new(&self.buffer, 0, &self.shape).expect("the buffer was made for this shape")
+    }
+}
+
+impl Layer {
+    fn new(context: &Context, shape: &Shape, batch: u64) -> Result<Layer> {
+        let config = Conv2dConfig {
+            stride: [shape.stride; 2],
+            padding: shape.padding.map(|both| [both; 2]),
+            dilation: [shape.dilation; 2],
+            groups: shape.groups,
+            ..Conv2dConfig::new(shape.c, shape.k, shape.kernel)
+        };
+        let conv = Conv2d::new(context, config)?;
+        let input = [batch, shape.c, shape.h, shape.w];
+        let output = conv.output_shape(input)?;
+        let weight = conv.config().weight_shape();
+        Ok(Layer {
+            x: Tensor::new(context, &input, 1)?,
+            weight: Tensor::new(context, &weight, 2)?,
+            bias: Tensor::new(context, &[shape.k], 3)?,
+            y: Tensor::new(context, &output, 4)?,
+            dy: Tensor::new(context, &output, 5)?,
+            dx: Tensor::new(context, &input, 6)?,
+            dweight: Tensor::new(context, &weight, 7)?,
+            dbias: Tensor::new(context, &[shape.k], 8)?,
+            conv,
+        })
+    }
+
+    fn run(&self, pass: &str) -> Result<()> {
+        let weight = || Weight::Raw(self.weight.input());
+        match pass {
+            "forward" => self.conv.forward(Forward {
+                x: self.x.input(),
+                weight: weight(),
+                bias: Some(self.bias.input()),
+                y: self.y.output(),
+            }),
+            "input gradient" => self.conv.backward(Backward {
+                x: None,
+                weight: Some(weight()),
+                dy: self.dy.input(),
+                dx: Some(self.dx.output()),
+                dweight: None,
+                dbias: None,
+                accumulate: false,
+            }),
+            _ => self.conv.backward(Backward {
+                x: Some(self.x.input()),
+                weight: None,
+                dy: self.dy.input(),
+                dx: None,
+                dweight: Some(self.dweight.output()),
+                dbias: Some(self.dbias.output()),
+                accumulate: false,
+            }),
+        }
+    }
+
+    fn flops(&self) -> f64 {
+        let [_, c, r, s] = self.conv.config().weight_shape();
+        2.0 * self.y.shape.iter().product::<u64>() as f64 * (c * r * s) as f64
+    }
+
+    /// Bytes that a pass must move at least.
+    fn bytes(&self) -> f64 {
+        let tensors = [&self.x, &self.weight, &self.y];
+        4.0 * tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum::<u64>() as f64
+    }
+}
+
+fn time_shape(context: &Context, shape: &Shape, limit: f64, peaks: &probe::Peaks) -> Result<Vec<Row>> {
+    let one = Layer::new(context, shape, 1)?;
+    let batch = ((limit / one.flops()) as u64).clamp(1, shape.n);
+    drop(one);
+    let layer = Layer::new(context, shape, batch)?;
+    PASSES
+        .iter()
+        .map(|pass| {
+            let started = Instant::now();
+            while started.elapsed() < WARM_UP {
+                layer.run(pass)?;
+            }
+            let (mut device, mut wall) = (Vec::new(), Vec::new());
+            let started = Instant::now();
+            while wall.len() < LEAST_RUNS || started.elapsed() < MEASURE {
+                let before = context.stats().device_nanoseconds;
+                let run = Instant::now();
+                layer.run(pass)?;
+                wall.push(run.elapsed().as_secs_f64());
+                device.push((context.stats().device_nanoseconds - before) as f64 * 1e-9);
+            }
+            let (device, wall_median) = (median(&mut device), median(&mut wall));
+            let seconds = if device > 0.0 { device } else { wall_median };
+            let (flops, bytes) = (layer.flops() / seconds, layer.bytes() / seconds);
+            Ok(Row {
+                shape: shape.name.clone(),
+                batch,
+                pass,
+                gflop: layer.flops() / 1e9,
+                device_ms: device * 1e3,
+                wall_ms: wall_median * 1e3,
+                tflops: flops / 1e12,
+                share_of_fma_peak: flops / peaks.flops,
+                gigabytes_per_second: bytes / 1e9,
+                share_of_copy_peak: bytes / peaks.bytes,
+                runs: wall.len(),
+            })
+        })
+        .collect()
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

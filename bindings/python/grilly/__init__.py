@@ -1,0 +1,24 @@
+"""Convolution layers on any Vulkan GPU, with PyTorch's API, for NumPy arrays.
+
+    from grilly.nn import Conv2d
+    y = Conv2d(3, 16, 3, padding=1)(x)
+
+Layers share one device, opened at their first call; `python -m grilly` tells which, and why. `Compute` opens one
+explicitly.
+"""
+
+from . import _abi
+from ._context import Compute, default_compute
+from ._device import Device, devices
+from ._errors import DeviceWarning, GrillyError, InvalidArgumentError, OutOfMemoryError
+from ._grad_mode import is_grad_enabled, no_grad
+from ._random import manual_seed
+from . import nn
+from .nn import functional
+
+__version__ = _abi.version()
+
+__all__ = [
+    "Compute", "Device", "DeviceWarning", "GrillyError", "InvalidArgumentError", "OutOfMemoryError",
+    "default_compute", "devices", "functional", "is_grad_enabled", "manual_seed", "nn", "no_grad",
+]

@@ -1,0 +1,158 @@
+"""Convolutions of NCHW arrays on one device. The layers' only way to the library."""
+
+from __future__ import annotations
+
+import operator
+from ctypes import byref, c_int64, pointer
+from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
+
+import numpy as np
+
+from .. import _abi
+from .._arrays import DeviceArray, Operand, as_float32, tensor
+from .._errors import check
+from .._handle import Handle
+
+if TYPE_CHECKING:
+    from .._context import Compute
+
+#: One integer for both axes, (height, width), or for padding also ((top, bottom), (left, right)).
+Size = Union[int, Sequence[int]]
+Padding = Union[Size, Sequence[Sequence[int]]]
+
+#: More operations than any model has; a bound for programs that never stop inventing new ones.
+_MOST_OPERATIONS = 1024
+
+
+class VulkanConv:
+    """Two-dimensional convolutions (cross-correlations, as in PyTorch) on a Compute's device.
+
+    Arrays are `[N, C, H, W]` and weights `[K, C / groups, R, S]`; results are new float32 ndarrays. Any real dtype
+    and any strides are taken; see `grilly._arrays.as_float32`. Any thread may call, concurrently.
+
+    Every method raises GrillyError, a RuntimeError, for arguments that no convolution has, and RuntimeError after
+    `Compute.cleanup()`.
+    """
+
+    def __init__(self, compute: Compute) -> None:
+        self._context = compute._context
+        self._operations: dict[tuple, Handle] = {}
+
+    def conv2d(
+        self, x: Any, w: Any, b: Any = None,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
+    ) -> np.ndarray:
+        """`x ⋆ w + b`, of shape `[N, K, P, Q]`."""
+        x, w = _nchw(x, "x"), _nchw(w, "w")
+        b = None if b is None else as_float32(b, "b")
+        operation = self._operation(w.shape[1] * groups, w.shape[0], w.shape[2:], stride, padding, dilation, groups)
+        y = np.empty(self._output_shape(operation, x.shape), np.float32)
+        _run(_abi.lib.grilly_conv2d_forward, operation, x=x, weight=w, bias=b, y=y)
+        return y
+
+    def conv2d_backward_input(
+        self, grad_output: Any, weight: Any, input_shape: Sequence[int],
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
+    ) -> np.ndarray:
+        """The gradient with respect to an input of shape `[N, C, H, W]`."""
+        return self.conv2d_backward(
+            grad_output, weight, input_shape, None, stride, padding, dilation, groups, has_bias=False
+        )[0]
+
+    def conv2d_backward_weight(
+        self, grad_output: Any, input: Any, kernel_size: Size,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
+    ) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        """The gradients with respect to the weight, `[K, C / groups, R, S]`, and the bias, `[K]` (None without)."""
+        dy, x = _nchw(grad_output, "grad_output"), _nchw(input, "input")
+        kernel = _pair(kernel_size)
+        in_channels, out_channels = x.shape[1], dy.shape[1]
+        operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups)
+        dw = np.empty((out_channels, in_channels // groups, *kernel), np.float32)
+        db = np.empty(out_channels, np.float32) if has_bias else None
+        _run(_abi.lib.grilly_conv2d_backward, operation, x=x, dy=dy, dweight=dw, dbias=db)
+        return dw, db
+
+    def conv2d_backward(
+        self, grad_output: Any, weight: Any, input_shape: Sequence[int], input: Any = None,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
+    ) -> tuple[np.ndarray, Optional[np.ndarray], Optional[np.ndarray]]:
+        """All gradients in one call, which reads `grad_output` once: with respect to the input, the weight (None if
+        `input` is) and the bias (None without)."""
+        dy, w = _nchw(grad_output, "grad_output"), _nchw(weight, "weight")
+        x = None if input is None else _nchw(input, "input")
+        operation = self._operation(w.shape[1] * groups, w.shape[0], w.shape[2:], stride, padding, dilation, groups)
+        dx = np.empty(tuple(input_shape), np.float32)
+        dw = None if x is None else np.empty(w.shape, np.float32)
+        db = np.empty(w.shape[0], np.float32) if has_bias else None
+        _run(_abi.lib.grilly_conv2d_backward, operation, x=x, weight=w, dy=dy, dx=dx, dweight=dw, dbias=db)
+        return dx, dw, db
+
+    def upload(self, array: np.ndarray, reuse: Optional[DeviceArray] = None) -> DeviceArray:
+        """Copies an array to the device, where any method takes it in place of an ndarray.
+
+        `reuse` is an earlier upload that nobody needs any more.
+        """
+        return DeviceArray(self._context, as_float32(array), reuse)
+
+    def close(self) -> None:
+        """Destroys the operations that it keeps. `Compute.cleanup()` calls it."""
+        operations, self._operations = self._operations, {}
+        for operation in operations.values():
+            operation.close()
+
+    def _operation(
+        self, in_channels: int, out_channels: int, kernel: Size,
+        stride: Size, padding: Padding, dilation: Size, groups: int,
+    ) -> Handle:
+        context = self._context.value
+        begin, end = _begin_end(padding)
+        key = (in_channels, out_channels, _pair(kernel), _pair(stride), begin, end, _pair(dilation), groups)
+        operation = self._operations.get(key)
+        if operation is None:
+            desc = _abi.initialised(_abi.Conv2dDesc)
+            (
+                desc.in_channels, desc.out_channels, desc.kernel[:], desc.stride[:], desc.padding_begin[:],
+                desc.padding_end[:], desc.dilation[:], desc.groups,
+            ) = key
+            operation = Handle(
+                _abi.lib.grilly_conv2d_create, context, byref(desc), destroy=_abi.lib.grilly_conv2d_destroy
+            )
+            if len(self._operations) >= _MOST_OPERATIONS:
+                self._operations = {}
+            self._operations[key] = operation
+        return operation
+
+    @staticmethod
+    def _output_shape(operation: Handle, input_shape: Sequence[int]) -> tuple[int, ...]:
+        output = (c_int64 * 4)()
+        check(_abi.lib.grilly_conv2d_output_shape(operation.value, (c_int64 * 4)(*input_shape), output))
+        return tuple(output)
+
+
+def _run(function: Any, operation: Handle, **arrays: Optional[Operand]) -> None:
+    io = _abi.initialised(_abi.Conv2dIo)
+    for name, array in arrays.items():
+        if array is not None:
+            setattr(io, name, pointer(tensor(array)))
+    check(function(operation.value, byref(io)))
+
+
+def _nchw(value: Any, name: str) -> Operand:
+    array = value if isinstance(value, DeviceArray) else as_float32(value, name)
+    if array.ndim != 4:
+        raise ValueError(f"{name} has shape {list(array.shape)}, expected 4 dimensions")
+    return array
+
+
+def _pair(value: Size) -> tuple[int, int]:
+    height, width = (value, value) if np.ndim(value) == 0 else value
+    return operator.index(height), operator.index(width)
+
+
+def _begin_end(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(top, left) and (bottom, right)."""
+    if np.ndim(padding) == 2:
+        (top, bottom), (left, right) = padding
+        return _pair((top, left)), _pair((bottom, right))
+    return (_pair(padding),) * 2

@@ -1,0 +1,8 @@
+"""Layers and their parameters, as in `torch.nn`."""
+
+from . import functional, init
+from .conv import Conv1d, Conv2d
+from .module import Module
+from .parameter import Parameter
+
+__all__ = ["Conv1d", "Conv2d", "Module", "Parameter", "functional", "init"]

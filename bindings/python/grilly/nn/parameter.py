@@ -1,0 +1,108 @@
+"""Parameter: an array that a layer learns."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import numpy as np
+
+from .._arrays import as_float32
+
+
+class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
+    """A float32 array with a gradient. It behaves as an ndarray: operators, ufuncs, indexing, methods, `np.asarray`.
+
+    In-place operators (`weight -= lr * weight.grad`) edit `data`, and the layer's next call sees it.
+
+    Args:
+        data: anything that `np.asarray` takes; a float32 ndarray is wrapped without a copy.
+        requires_grad: whether `backward` of its layer computes `grad`.
+    """
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        self.data = data
+        self.requires_grad = requires_grad
+        #: The accumulated gradient, of the same shape; None before the first `backward`.
+        self.grad: Optional[np.ndarray] = None
+
+    @property
+    def data(self) -> np.ndarray:
+        """The array itself. Assigning another replaces it."""
+        return self.__dict__["data"]
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self.__dict__["data"] = as_float32(value, "data")
+
+    def zero_grad(self) -> None:
+        """Forgets the gradient: `grad` is None."""
+        self.grad = None
+
+    def requires_grad_(self, requires_grad: bool = True) -> Parameter:
+        self.requires_grad = requires_grad
+        return self
+
+    def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
+        array = self.data if dtype is None else self.data.astype(dtype, copy=False)
+        if copy is False and array is not self.data:
+            raise ValueError(f"an array of dtype {dtype} needs a copy")
+        return array.copy() if copy and array is self.data else array
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        if out is not None:
+            kwargs["out"] = tuple(_array(value) for value in out)
+        result = getattr(ufunc, method)(*map(_array, inputs), **kwargs)
+        return out[0] if out is not None and len(out) == 1 else result
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return function(*_arrays(args), **_arrays(kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        # What is not the parameter's own is its array's: shape, dtype, sum, reshape, ...
+        if name.startswith("_") or "data" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.data, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.data[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.data[index] = value
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Any:
+        return iter(self.data)
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.data
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __float__(self) -> float:
+        return float(self.data)
+
+    def __int__(self) -> int:
+        return int(self.data)
+
+    # Parameters are told apart by identity, as PyTorch's are, though `==` compares elements.
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        grad = "" if self.requires_grad else ", requires_grad=False"
+        return f"Parameter containing:\n{self.data!r}{grad}"
+
+
+def _array(value: Any) -> Any:
+    return value.data if isinstance(value, Parameter) else value
+
+
+def _arrays(value: Any) -> Any:
+    """Parameters anywhere inside arguments, replaced by their arrays."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_arrays, value))
+    if isinstance(value, dict):
+        return {key: _arrays(item) for key, item in value.items()}
+    return _array(value)

@@ -1,0 +1,1 @@
+"""Tests of the Python package. Run them with `pytest grilly/tests` in `bindings/python`."""

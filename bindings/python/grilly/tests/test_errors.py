@@ -1,0 +1,261 @@
+"""What happens when something is wrong: PyTorch's errors for arguments, clear ones for devices."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+import grilly
+from grilly import Compute, no_grad
+from grilly.nn import Conv1d, Conv2d, functional
+
+X = np.zeros((2, 4, 8, 8), np.float32)
+W = np.zeros((6, 4, 3, 3), np.float32)
+
+
+@pytest.mark.parametrize("options, error, message", [
+    ({"groups": 0}, ValueError, "groups must be a positive integer"),
+    ({"groups": 3}, ValueError, "in_channels must be divisible by groups"),
+    ({"groups": 4}, ValueError, "out_channels must be divisible by groups"),
+    ({"padding": "foo"}, ValueError, "Invalid padding string 'foo', should be one of "),
+    ({"padding": "same", "stride": 2}, ValueError, "padding='same' is not supported for strided convolutions"),
+    ({"padding_mode": "foo"}, ValueError, "padding_mode must be one of {"),
+    ({"padding_mode": "foo"}, ValueError, ", but got padding_mode='foo'"),
+    ({"padding_mode": "reflect"}, NotImplementedError, "padding_mode='reflect' is not implemented yet"),
+    ({"padding_mode": "circular"}, NotImplementedError, "only 'zeros' is"),
+    ({"kernel_size": -3}, RuntimeError, "negative dimension -3"),
+    ({"out_channels": -6}, RuntimeError, "negative dimension -6"),
+    ({"kernel_size": 3.0}, TypeError, "integer"),
+    ({"in_channels": 4.0}, TypeError, "integer"),
+    ({"device": "cuda"}, TypeError, "device is 'cuda', expected a grilly.Compute"),
+    ({"dtype": np.float64}, TypeError, "expected float32"),
+], ids=str)
+@pytest.mark.parametrize("layer", [Conv1d, Conv2d])
+def test_constructor(layer, options, error, message):
+    with pytest.raises(error) as caught:
+        layer(**{"in_channels": 4, "out_channels": 6, "kernel_size": 3, **options})
+    assert message in str(caught.value)
+
+
+def test_missing_arguments():
+    with pytest.raises(TypeError, match="kernel_size"):
+        Conv2d(4, 6)
+
+
+@pytest.mark.parametrize("x, w, options, message", [
+    (X[0, 0], W, {}, "Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: [8, 8]"),
+    (X[:, :3], W, {}, "Given groups=1, weight of size [6, 4, 3, 3], expected input[2, 3, 8, 8] to have 4 channels, but got 3 channels instead"),
+    (X[0, :3], W, {}, "expected input[1, 3, 8, 8] to have 4 channels"),
+    (X[:, :, :2, :2], W, {}, "Calculated padded input size per channel: (2 x 2). Kernel size: (3 x 3). Kernel size can't be greater than actual input size"),
+    (X, W, {"dilation": 4, "padding": (0, 1)}, "input size per channel: (8 x 10). Kernel size: (9 x 9)."),
+    (X, W, {"stride": 0}, "non-positive stride is not supported"),
+    (X, W, {"padding": -1}, "negative padding is not supported"),
+    (X, W, {"dilation": 0}, "non-positive dilation is not supported"),
+    (X, W, {"dilation": -1}, "dilation should be greater than zero"),
+    (X, W, {"bias": np.zeros(5)}, "Given weight of size [6, 4, 3, 3], expected bias to be 1-dimensional with 6 elements, but got bias of size [5] instead"),
+    (X, W[:5, :2], {"groups": 2}, "Given groups=2, expected weight to be divisible by 2 at dimension 0, but got weight of size [[5, 2, 3, 3]] instead"),
+    (X, W, {"groups": 0}, "expected groups to be greater than 0, but got groups=0"),
+    (X, W, {"stride": [1, 1, 1]}, "expected stride to be a single integer value or a list of 2 values to match the convolution dimensions, but got stride=[1, 1, 1]"),
+    (X, W[0], {}, "Expected 3-dimensional input for 3-dimensional weight [4, 3, 3], but got 4-dimensional input of size [2, 4, 8, 8] instead"),
+    (X[:, :, :0], W, {"padding": 2}, "Only zero batch or zero channel inputs are supported, but got input shape: [2, 4, 0, 8]"),
+    (X, W, {"padding": "foo"}, "Invalid padding string"),
+    (X, W, {"padding": "same", "stride": 2}, "padding='same' is not supported for strided convolutions"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_functional(x, w, options, message):
+    with pytest.raises(RuntimeError) as caught:
+        functional.conv2d(x, w, **options)
+    assert message in str(caught.value)
+
+
+def test_conv1d_says_its_own_name():
+    with pytest.raises(RuntimeError, match=r"Expected 2D \(unbatched\) or 3D \(batched\) input to conv1d"):
+        Conv1d(4, 6, 3)(X)
+
+
+@pytest.mark.parametrize("x", [X.astype(complex), np.array([["a"]]), None, [[object()]]], ids=["complex", "text", "none", "objects"])
+def test_what_is_no_array_of_real_numbers(x):
+    with pytest.raises(TypeError, match="expected real numbers"):
+        Conv2d(4, 6, 3)(x)
+
+
+@pytest.mark.parametrize("call, error", [
+    (lambda conv: conv.conv2d(X[0], W), ValueError),
+    (lambda conv: conv.conv2d(X, W, stride=0), RuntimeError),
+    (lambda conv: conv.conv2d(X, W, groups=2), RuntimeError),
+    (lambda conv: conv.conv2d(X, W, np.zeros(5)), RuntimeError),
+    (lambda conv: conv.conv2d_backward_input(np.zeros((2, 6, 5, 5)), W, X.shape), RuntimeError),
+    (lambda conv: conv.conv2d_backward_weight(np.zeros((2, 6, 5, 5)), X, 3), RuntimeError),
+    (lambda conv: conv.conv2d_backward_weight(np.zeros((2, 6, 6, 6)), X, 3, groups=0), RuntimeError),
+])
+@pytest.mark.usefixtures("compute")
+def test_backend_refuses_what_does_not_fit(compute, call, error):
+    with pytest.raises(error):
+        call(compute.conv)
+
+
+def test_library_errors_tell_their_status():
+    with pytest.raises(grilly.InvalidArgumentError) as caught:
+        grilly.default_compute().conv.conv2d(X, W, stride=0)
+    error = caught.value
+    assert isinstance(error, RuntimeError) and isinstance(error, ValueError)
+    assert (error.status, error.name) == (1, "GRILLY_ERROR_INVALID_ARGUMENT")
+    assert "stride[0] is 0" in str(error)
+
+
+class TestBackward:
+    def test_before_any_forward(self):
+        with pytest.raises(RuntimeError, match=r"Conv2d.backward\(\) needs a forward before it"):
+            Conv2d(4, 6, 3).backward(np.zeros((2, 6, 6, 6)))
+
+    def test_wrong_shape_names_both(self):
+        conv = Conv2d(4, 6, 3)
+        conv(X)
+        with pytest.raises(RuntimeError) as caught:
+            conv.backward(np.zeros((2, 6, 8, 8)))
+        assert "[2, 6, 8, 8]" in str(caught.value) and "[2, 6, 6, 6]" in str(caught.value)
+
+    def test_eval_and_no_grad_keep_nothing(self):
+        conv = Conv2d(4, 6, 3)
+        y = conv(X)
+        with no_grad():
+            conv(X)
+        with pytest.raises(RuntimeError, match="outside no_grad"):
+            conv.backward(y)
+        conv(X)
+        conv.eval()(X)
+        with pytest.raises(RuntimeError, match="in training mode"):
+            conv.backward(y)
+
+    def test_a_failed_forward_keeps_nothing(self):
+        conv = Conv2d(4, 6, 3)
+        y = conv(X)
+        with pytest.raises(RuntimeError):
+            conv(X[:, :3])
+        with pytest.raises(RuntimeError, match="needs a forward"):
+            conv.backward(y)
+
+    def test_no_grad_is_a_decorator_and_nests(self):
+        @no_grad()
+        def inner():
+            with no_grad():
+                pass
+            return grilly.is_grad_enabled()
+
+        assert not inner() and grilly.is_grad_enabled()
+
+
+class TestCompute:
+    def test_cleanup_twice_and_as_a_context_manager(self):
+        with Compute("cpu") as compute:
+            compute.cleanup()
+            assert compute.closed
+        compute.cleanup()
+
+    def test_use_after_cleanup(self):
+        compute = Compute("cpu")
+        conv = Conv2d(4, 6, 3, device=compute)
+        y = conv(X)
+        compute.cleanup()
+        for use in (lambda: conv(X), lambda: compute.conv.conv2d(X, W), compute.stats, compute.trim):
+            with pytest.raises(RuntimeError, match="closed by cleanup"):
+                use()
+        with pytest.raises(RuntimeError):
+            conv.backward(y)
+
+    def test_backward_after_cleanup(self):
+        compute = Compute("cpu")
+        conv = Conv2d(4, 6, 3, device=compute)
+        y = conv(X)
+        compute.cleanup()
+        with pytest.raises(RuntimeError, match="closed by cleanup"):
+            conv.backward(y)
+
+    def test_other_layers_go_on_after_cleanup(self):
+        conv = Conv2d(4, 6, 3)
+        conv(X)
+        Compute("cpu").cleanup()
+        assert conv(X).shape == (2, 6, 6, 6)
+
+    @pytest.mark.parametrize("device, error", [
+        (-3, ValueError), ("cuda", ValueError), (2**31, ValueError), (1.5, TypeError), (999, grilly.GrillyError),
+    ])
+    def test_devices_that_are_none(self, device, error):
+        with pytest.raises(error):
+            Compute(device)
+
+    def test_the_cpu_device_is_listed_last(self):
+        last = grilly.devices()[-1]
+        assert last.kind == "cpu" and not last.is_vulkan
+        with Compute(last.index) as compute:
+            assert compute.device.kind == "cpu"
+
+    def test_a_memory_budget_is_kept(self):
+        with Compute("cpu", memory_budget=1 << 20) as compute:
+            with pytest.raises(grilly.OutOfMemoryError) as caught:
+                compute.conv.upload(np.zeros(1 << 20, np.float32))
+            assert isinstance(caught.value, MemoryError)
+
+
+RUN_ONE_LAYER = "import numpy as np; from grilly.nn import Conv2d; print(Conv2d(1, 1, 1)(np.ones((1, 1, 2, 2))).shape)"
+
+
+class TestProcess:
+    @pytest.mark.parametrize("index", ["99", "-1", "x", ""])
+    def test_an_index_that_is_none_is_an_error_and_no_crash(self, python, index):
+        result = python("-c", RUN_ONE_LAYER, VK_GPU_INDEX=index)
+        assert result.returncode == 1
+        assert "GrillyError" in result.stderr and "VK_GPU_INDEX" in result.stderr
+
+    def test_no_driver(self, python):
+        result = python("-W", "error", "-c", RUN_ONE_LAYER, VK_DRIVER_FILES="/nowhere", VK_ICD_FILENAMES="/nowhere")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "(1, 1, 2, 2)\n", "")
+
+    def test_self_test(self, python):
+        result = python("-m", "grilly", VK_DRIVER_FILES="/nowhere", VK_ICD_FILENAMES="/nowhere")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "chosen " in result.stdout and "because " in result.stdout and "all correct" in result.stdout
+        assert python("-m", "grilly", VK_GPU_INDEX="99").returncode == 1
+
+    @pytest.mark.skipif(not any(device.kind == "software" for device in grilly.devices()), reason="no software driver")
+    def test_a_driver_passed_over_is_told_once(self, python):
+        code = RUN_ONE_LAYER + "; import grilly; grilly.default_compute().cleanup(); grilly.Compute()"
+        hardware = [d for d in grilly.devices() if d.kind in ("discrete", "integrated", "virtual") and not d.note]
+        if hardware:
+            pytest.skip("a GPU is chosen here")
+        result = python("-c", code)
+        assert result.returncode == 0
+        assert result.stderr.count("DeviceWarning: grilly computes on the CPU") == 1
+
+    def test_a_missing_library_is_an_import_error_that_names_the_place(self, python, tmp_path):
+        result = python("-c", "import grilly", GRILLY_LIBRARY=str(tmp_path / "none.so"))
+        assert result.returncode == 1
+        assert "ImportError" in result.stderr and str(tmp_path / "none.so") in result.stderr
+        wrong = tmp_path / "wrong.so"
+        wrong.write_text("not a library")
+        assert "ImportError" in python("-c", "import grilly", GRILLY_LIBRARY=str(wrong)).stderr
+
+    def test_exit_with_everything_alive(self, python):
+        code = (
+            "import numpy as np, grilly, threading; from grilly.nn import Conv2d\n"
+            "conv = Conv2d(1, 1, 1); y = conv(np.ones((1, 1, 2, 2))); compute = grilly.Compute()\n"
+            "cycle = [conv, compute]; cycle.append(cycle)\n"
+        )
+        result = python("-W", "ignore", "-c", code)
+        assert (result.returncode, result.stderr) == (0, "")
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+    def test_a_child_computes_with_its_parents_layers(self, python):
+        code = (
+            "import os, sys, gc, numpy as np; from grilly.nn import Conv2d\n"
+            "conv, x = Conv2d(1, 1, 1), np.ones((1, 1, 2, 2)); y = conv(x)\n"
+            "pid = os.fork()\n"
+            "assert np.array_equal(conv(x), y)\n"
+            "conv.backward(y)\n"
+            "gc.collect()\n"
+            "if pid: sys.exit(os.waitpid(pid, 0)[1])\n"
+        )
+        result = python("-W", "ignore", "-c", code)
+        assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,215 @@
+"""Module and Parameter."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import grilly
+from grilly import Compute
+from grilly.nn import Conv1d, Conv2d, Module, Parameter
+
+
+class Block(Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = Conv2d(2, 3, 3, padding=1)
+        self.conv2 = Conv2d(3, 2, 3, padding=1, bias=False)
+        self.scale = Parameter(np.ones(1))
+
+    def forward(self, x):
+        return self.conv2(np.maximum(self.conv1(x), 0)) * self.scale
+
+
+class TestParameter:
+    def test_it_behaves_as_an_array(self):
+        p = Parameter(np.arange(6.0).reshape(2, 3))
+        assert p.dtype == np.float32 and p.shape == (2, 3) and p.ndim == 2 and p.size == 6 and len(p) == 2
+        assert isinstance(p + 1, np.ndarray) and (2 - p)[0, 1] == 1 and (p @ p.T).shape == (2, 2)
+        assert np.sum(p) == p.sum() == 15 and np.maximum(p, 4).min() == 4
+        np.testing.assert_array_equal(np.concatenate([p, p])[2:], p)
+        np.testing.assert_array_equal(np.asarray(p), p.data)
+        assert np.asarray(p) is p.data and np.array(p) is not p.data
+        assert np.asarray(p, np.float64).dtype == np.float64
+        assert p[1, 2] == 5 and [row[0] for row in p] == [0, 3] and 4 in p
+        assert (p == p.data).all()
+
+    def test_in_place_operators_edit_it(self):
+        p = Parameter(np.ones(3))
+        before, data = p, p.data
+        p -= 0.5
+        p *= Parameter(np.full(3, 4))
+        p[0] = 7
+        np.add(p, 1, out=p)
+        assert p is before and p.data is data
+        assert data.tolist() == [8, 3, 3]
+
+    def test_it_wraps_float32_without_a_copy(self):
+        array = np.zeros(3, np.float32)
+        assert Parameter(array).data is array
+        p = Parameter(array)
+        p.data = [1, 2]
+        assert p.shape == (2,) and p.dtype == np.float32
+
+    def test_it_is_hashable_by_identity(self):
+        p, q = Parameter(np.ones(2)), Parameter(np.ones(2))
+        assert {p: 1, q: 2}[q] == 2
+
+    def test_zero_grad(self):
+        p = Parameter(np.ones(2))
+        p.grad = np.ones(2)
+        p.zero_grad()
+        assert p.grad is None
+
+    def test_copies_are_independent(self):
+        p = Parameter(np.ones(2), requires_grad=False)
+        for twin in (copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+            twin += 1
+            assert isinstance(twin, Parameter) and twin.requires_grad is False and p.data.tolist() == [1, 1]
+
+    def test_a_name_that_is_nobodys_is_an_attribute_error(self):
+        with pytest.raises(AttributeError):
+            Parameter(np.ones(2)).nonsense
+        with pytest.raises(AttributeError):
+            Parameter.__new__(Parameter).shape
+
+
+class TestModule:
+    def test_assignment_registers(self):
+        block = Block()
+        names = ["scale", "conv1.weight", "conv1.bias", "conv2.weight"]
+        assert [name for name, _ in block.named_parameters()] == names
+        assert list(block.state_dict()) == names
+        assert len(list(block.parameters())) == 4
+        assert [name for name, _ in block.named_children()] == ["conv1", "conv2"]
+        assert list(block.children()) == [block.conv1, block.conv2]
+        assert list(block.modules()) == [block, block.conv1, block.conv2]
+
+    def test_shared_modules_count_once(self):
+        block = Block()
+        block.again = block.conv1
+        assert len(list(block.parameters())) == 4 and len(list(block.modules())) == 3
+        assert "again.weight" in block.state_dict()
+
+    def test_reassignment_replaces(self):
+        block = Block()
+        block.conv1 = Conv2d(2, 3, 1)
+        assert len(list(block.children())) == 2 and block.conv1.kernel_size == (1, 1)
+        block.conv1 = None
+        assert block.conv1 is None and list(block.children()) == [block.conv2]
+        del block.conv2
+        assert not hasattr(block, "conv2")
+        with pytest.raises(TypeError, match="cannot assign 'ndarray' object to parameter 'scale'"):
+            block.scale = np.ones(1)
+
+    def test_registration_needs_init(self):
+        class Careless(Module):
+            def __init__(self):
+                self.conv = Conv2d(1, 1, 1)
+
+        with pytest.raises(AttributeError, match="before Module.__init__"):
+            Careless()
+
+    def test_train_eval_apply(self):
+        block, seen = Block(), []
+        assert block.eval() is block and not block.conv1.training
+        assert block.train() is block and block.conv2.training
+        block.apply(seen.append)
+        assert seen == [block.conv1, block.conv2, block]
+
+    def test_zero_grad_and_requires_grad(self, rng):
+        block = Block()
+        block.conv1.backward(block.conv1(rng.rand(1, 2, 5, 5))[:] * 0 + 1)
+        assert block.conv1.weight.grad.any()
+        block.zero_grad()
+        assert all(parameter.grad is None for parameter in block.parameters())
+        block.requires_grad_(False)
+        assert not any(parameter.requires_grad for parameter in block.parameters())
+
+    def test_state_travels(self, rng):
+        source, target, x = Block(), Block(), rng.rand(1, 2, 6, 6)
+        result = target.load_state_dict(source.state_dict())
+        assert result == ([], [])
+        np.testing.assert_array_equal(target(x), source(x))
+        target.conv1.weight += 1
+        assert not np.array_equal(target.conv1.weight, source.conv1.weight)
+
+    def test_wrong_states_are_named_and_change_nothing(self):
+        conv = Conv2d(2, 3, 3)
+        before = conv.weight.data.copy()
+        with pytest.raises(RuntimeError) as caught:
+            conv.load_state_dict({"weight": np.zeros((3, 2, 1, 1)), "extra": np.zeros(1)})
+        lines = str(caught.value).splitlines()
+        assert lines[0] == "Error(s) in loading state_dict for Conv2d:"
+        assert lines[1] == '\tMissing key(s) in state_dict: "bias". '
+        assert lines[2] == '\tUnexpected key(s) in state_dict: "extra". '
+        assert lines[3].startswith("\tsize mismatch for weight: copying a param with shape ")
+        np.testing.assert_array_equal(conv.weight, before)
+        result = conv.load_state_dict({"bias": np.zeros(3), "extra": np.zeros(1)}, strict=False)
+        assert result.missing_keys == ["weight"] and result.unexpected_keys == ["extra"]
+        assert not conv.bias.any()
+
+    @pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+    def test_copies_compute_the_same_and_keep_no_handles(self, rng, twin_of):
+        block, x = Block(), rng.rand(1, 2, 6, 6)
+        y = block(x)
+        twin = twin_of(block)
+        np.testing.assert_array_equal(twin(x), y)
+        twin.conv1.weight += 1
+        assert not np.array_equal(twin(x), block(x))
+        with pytest.raises(RuntimeError, match="needs a forward before it"):
+            twin_of(block).conv1.backward(y)
+
+    def test_a_copy_stays_on_its_compute_and_a_pickle_does_not(self, rng):
+        with Compute("cpu") as compute:
+            conv = Conv2d(1, 1, 1, device=compute)
+            assert copy.deepcopy(conv)._compute is compute
+            assert pickle.loads(pickle.dumps(conv))._compute is None
+
+    def test_repr(self):
+        assert repr(Conv2d(4, 8, (3, 5), (2, 1), (1, 2), 2, 2, False)) == (
+            "Conv2d(4, 8, kernel_size=(3, 5), stride=(2, 1), padding=(1, 2), dilation=(2, 2), groups=2, bias=False)"
+        )
+        assert repr(Conv1d(1, 2, 3, padding="same")) == "Conv1d(1, 2, kernel_size=(3,), stride=(1,), padding=same)"
+        assert repr(Block()) == (
+            "Block(\n"
+            "  (conv1): Conv2d(2, 3, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))\n"
+            "  (conv2): Conv2d(3, 2, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)\n"
+            ")"
+        )
+
+    def test_attributes_are_pytorchs(self):
+        conv = Conv1d(2, 4, 3, padding="same", groups=2)
+        assert (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3,), (1,), "same", (1,))
+        assert (conv.output_padding, conv.transposed, conv.padding_mode, conv.groups) == ((0,), False, "zeros", 2)
+        assert (conv.in_channels, conv.out_channels, conv.training) == (2, 4, True)
+        assert Conv2d(1, 1, 3, 2, 1).stride == (2, 2)
+        assert Conv2d(1, 1, 1, bias=False).bias is None
+
+
+class TestInitialisation:
+    def test_values_follow_the_seed(self):
+        grilly.manual_seed(3)
+        first = Conv2d(4, 6, 3).state_dict()
+        grilly.manual_seed(3)
+        second = Conv2d(4, 6, 3).state_dict()
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+        assert not np.array_equal(Conv2d(4, 6, 3).weight, first["weight"])
+
+    def test_draws_are_pytorchs(self):
+        # torch.manual_seed(0); torch.rand(5)
+        weight = Parameter(np.empty(5))
+        grilly.manual_seed(0)
+        grilly.nn.init.uniform_(weight)
+        np.testing.assert_array_equal(np.round(weight, 4), np.float32([0.4963, 0.7682, 0.0885, 0.1320, 0.3074]))
+
+    @pytest.mark.parametrize("layer, fan_in", [
+        (Conv2d(8, 64, 3), 72), (Conv2d(8, 64, 3, groups=4), 18), (Conv1d(8, 64, 5), 40),
+    ], ids=repr)
+    def test_bounds_are_one_over_root_fan_in(self, layer, fan_in):
+        bound = 1 / np.sqrt(fan_in)
+        for parameter in layer.parameters():
+            assert bound * 0.8 < np.abs(parameter.data).max() <= bound * 1.000001

@@ -1,0 +1,66 @@
+/* A forked child must not touch its parent's device: handles say so, and a new context works. */
+#define _POSIX_C_SOURCE 200809L
+#include "test.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void check_child(const Handles *parents, int32_t device) {
+    static Small small;
+    uint64_t bytes = 0;
+    grilly_plan_info info;
+    grilly_stats stats;
+    small_init(&small);
+    grilly_plan_info_init(&info);
+    grilly_stats_init(&stats);
+    REFUSED(GRILLY_ERROR_FORKED, grilly_context_stats(parents->context, &stats));
+    REFUSED(GRILLY_ERROR_FORKED, grilly_buffer_size(parents->buffer, &bytes));
+    REFUSED(GRILLY_ERROR_FORKED, grilly_conv2d_forward(parents->conv, &small.io));
+    REFUSED(GRILLY_ERROR_FORKED, grilly_plan_info_get(parents->plan, &info));
+    group("in the child, the parent's handles are refused");
+
+    /* Before and after the child has a context of its own. */
+    const Handles own = open_handles(open_context(device));
+    REFUSED(GRILLY_ERROR_FORKED, grilly_context_stats(parents->context, &stats));
+    REFUSED(GRILLY_ERROR_FORKED, grilly_conv2d_forward(parents->conv, &small.io));
+    small.io.weight = NULL;
+    small.io.prepared = parents->weights;
+    REFUSED(GRILLY_ERROR_FORKED, grilly_conv2d_forward(own.conv, &small.io));
+    small.io.prepared = own.weights;
+    OK(grilly_conv2d_forward(own.conv, &small.io));
+    group("in the child, a new context works");
+
+    close_children(parents);
+    OK(grilly_context_destroy(parents->context));
+    OK(grilly_conv2d_forward(own.conv, &small.io));
+    close_children(&own);
+    OK(grilly_context_destroy(own.context));
+    group("in the child, destroying the parent's handles does nothing");
+}
+
+int main(int argc, char **argv) {
+    const int32_t device = device_argument(argc, argv);
+    const Handles handles = open_handles(open_context(device));
+    static Small small;
+    small_init(&small);
+    OK(grilly_conv2d_forward(handles.conv, &small.io));
+    group("before the fork");
+
+    fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        check_child(&handles, device);
+        /* As forked children should: exit() would run the exit handlers that the parent's driver left behind, and
+         * Mesa's wait for threads that this process never had. */
+        fflush(NULL);
+        _exit(finish());
+    }
+    int status = -1;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child, "no child");
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %#x", (unsigned)status);
+    OK(grilly_conv2d_forward(handles.conv, &small.io));
+    close_children(&handles);
+    OK(grilly_context_destroy(handles.context));
+    group("the parent goes on");
+    return finish();
+}

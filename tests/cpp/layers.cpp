@@ -1,0 +1,221 @@
+// nn::Conv2d and nn::Conv1d against float64, on every case of the table that all languages share; and that table's
+// wrong cases.
+#include "reference.hpp"
+
+#include <grilly.hpp>
+
+#include <cstring>
+
+namespace {
+
+int failures = 0;
+
+#define CHECK(held, ...)                                                \
+    do {                                                                \
+        if (!(held)) {                                                  \
+            ++failures;                                                 \
+            std::fprintf(stderr, "FAILED %s:%d: ", __FILE__, __LINE__); \
+            std::fprintf(stderr, __VA_ARGS__);                          \
+            std::fputc('\n', stderr);                                   \
+        }                                                               \
+    } while (0)
+
+/// Ends a group of checks over `count` cases, which must not be none.
+void group(const char *name, std::size_t count) {
+    static int before = 0;
+    CHECK(count > 0, "%s: there were no cases", name);
+    if (failures == before) std::printf("ok %s (%zu cases)\n", name, count);
+    std::fflush(stdout);
+    before = failures;
+}
+
+/// Uniform in [-1, 1), the same everywhere (splitmix64).
+struct Random {
+    std::uint64_t state;
+    float next() {
+        state += 0x9e3779b97f4a7c15u;
+        std::uint64_t z = state;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        return static_cast<float>(static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-52 - 1.0);
+    }
+    grilly::Array array(const grilly::Shape &shape) {
+        grilly::Array made(shape);
+        for (float &value : made.data) value = next();
+        return made;
+    }
+};
+
+grilly::nn::Conv2dOptions options(const Case &t, grilly::nn::Conv2d *) {
+    return grilly::nn::Conv2dOptions(t.in_channels, t.k, {t.kernel[0], t.kernel[1]})
+        .stride({t.stride[0], t.stride[1]})
+        .padding_begin_end({t.padding[0][0], t.padding[1][0]}, {t.padding[0][1], t.padding[1][1]})
+        .dilation({t.dilation[0], t.dilation[1]})
+        .groups(t.groups)
+        .bias(t.bias);
+}
+grilly::nn::Conv1dOptions options(const Case &t, grilly::nn::Conv1d *) {
+    return grilly::nn::Conv1dOptions(t.in_channels, t.k, t.kernel[1])
+        .stride(t.stride[1])
+        .padding_begin_end(t.padding[1][0], t.padding[1][1])
+        .dilation(t.dilation[1])
+        .groups(t.groups)
+        .bias(t.bias);
+}
+grilly::Shape input_shape(const Case &t, grilly::nn::Conv2d *) { return {t.n, t.c, t.h, t.w}; }
+grilly::Shape input_shape(const Case &t, grilly::nn::Conv1d *) { return {t.n, t.c, t.w}; }
+
+/// The one-dimensional convolution along a case's width.
+Case along_width(Case t) {
+    t.h = t.kernel[0] = t.stride[0] = t.dilation[0] = 1;
+    t.padding[0][0] = t.padding[0][1] = 0;
+    return t;
+}
+
+template <class Layer>
+void check_layer(const grilly::Context &context, const Case &t, std::uint64_t seed) {
+    const auto same = [&](const char *what, const std::string &difference) {
+        CHECK(difference.empty(), "%s, height %d: %s %s", t.name.c_str(), int(t.h), what, difference.c_str());
+    };
+    Layer *const kind = nullptr;
+    Random random{seed};
+    Layer layer(context, options(t, kind), seed);
+    const grilly::Array x = random.array(input_shape(t, kind));
+    const grilly::Array y = layer.forward(x);
+    const grilly::Array dy = random.array(y.shape);
+    const auto rank = static_cast<std::size_t>(y.shape.rank);
+    const Reference want(t, rank == 4 ? y.shape[2] : 1, y.shape[rank - 1], x.data, layer.weight.data, layer.bias.data,
+                         dy.data);
+    same("y", want.y.differs(y.data));
+    const grilly::Array dx = layer.backward(dy);
+    CHECK(dx.shape == x.shape, "%s: dx has another shape than x", t.name.c_str());
+    same("dx", want.dx.differs(dx.data));
+    same("dweight", want.dweight.differs(layer.weight_grad.data));
+    same("dbias", want.dbias.differs(layer.bias_grad.data));
+
+    layer.backward(dy);
+    same("twice dweight", want.dweight.differs(layer.weight_grad.data, 2));
+    same("twice dbias", want.dbias.differs(layer.bias_grad.data, 2));
+    layer.zero_grad();
+    for (float value : layer.weight_grad.data) CHECK(value == 0, "%s: zero_grad left %g", t.name.c_str(), value);
+
+    layer.pack();
+    CHECK(layer.forward(x).data == y.data, "%s: y from packed weights differs", t.name.c_str());
+}
+
+void check_wrong(const grilly::Context &context, const Case &t) {
+    grilly_status status = GRILLY_OK;
+    std::string message;
+    try {
+        const grilly::Conv2d op(context, options(t, static_cast<grilly::nn::Conv2d *>(nullptr)));
+        op.output_shape({t.n, t.c, t.h, t.w});
+    } catch (const grilly::Error &error) {
+        status = error.status();
+        message = error.what();
+    }
+    CHECK("GRILLY_ERROR_" + t.status == grilly_status_string(status), "%s: got %s, want %s", t.name.c_str(),
+          grilly_status_string(status), t.status.c_str());
+    CHECK(message.find(t.message) != std::string::npos, "%s: '%s' does not say '%s'", t.name.c_str(), message.c_str(),
+          t.message.c_str());
+}
+
+template <class Call>
+void check_throws(const char *what, const char *part, Call call) {
+    try {
+        call();
+        CHECK(false, "%s: nothing was thrown", what);
+    } catch (const grilly::Error &error) {
+        CHECK(error.status() == GRILLY_ERROR_INVALID_ARGUMENT && std::strstr(error.what(), part) != nullptr,
+              "%s: got %s: %s", what, grilly_status_string(error.status()), error.what());
+    }
+}
+
+void check_usage(const grilly::Context &context) {
+    Random random{99};
+    grilly::nn::Conv2d conv(context, grilly::nn::Conv2dOptions(3, 8, 3).padding(1).stride(2));
+    const grilly::Array dy = random.array({2, 8, 4, 4});
+    check_throws("backward first", "forward()", [&] { conv.backward(dy); });
+    check_throws("rank 2", "[N, C, H, W]", [&] { conv.forward(grilly::Array({8, 8})); });
+    check_throws("rank 5", "[N, C, H, W]", [&] { conv.forward(grilly::Array({1, 2, 3, 8, 8})); });
+    check_throws("channels", "channels", [&] { conv.forward(grilly::Array({1, 4, 8, 8})); });
+
+    grilly::Array x = random.array({2, 3, 8, 8});
+    const grilly::Array y = conv.forward(x);
+    check_throws("dy of another shape", "dy", [&] { conv.backward(grilly::Array({2, 8, 4, 5})); });
+    check_throws("dy of another rank", "rank", [&] { conv.backward(grilly::Array({8, 4, 4})); });
+
+    // One image without its batch gives the same as with it.
+    const std::vector<float> image(x.data.begin(), x.data.begin() + 3 * 8 * 8);
+    const grilly::Array one = conv(grilly::Array({3, 8, 8}, image));
+    CHECK(one.shape == (grilly::Shape{8, 4, 4}), "one image gave rank %d", one.shape.rank);
+    CHECK(std::equal(one.data.begin(), one.data.end(), y.data.begin()), "one image differs");
+    CHECK(conv.backward(one).shape == (grilly::Shape{3, 8, 8}), "one image's gradient has another shape");
+
+    // Out of training nothing is kept: the latest input in training counts.
+    conv.forward(x);
+    conv.training = false;
+    conv.forward(grilly::Array({5, 3, 8, 8}));
+    CHECK(conv.backward(dy).shape == x.shape, "an input outside training was kept");
+
+    // Views: device memory in and out, a mirrored image from the host.
+    const grilly::Buffer buffer(context, 4096 + y.data.size() * sizeof(float));
+    buffer.write(x.data);
+    conv.forward(grilly::ConstTensor(buffer, x.shape), grilly::Tensor(buffer, y.shape, 4096));
+    grilly::Array copy(y.shape);
+    buffer.read(copy.data, 4096);
+    CHECK(copy.data == y.data, "y through device memory differs");
+    grilly::Array mirrored(x.shape);
+    for (std::size_t i = 0; i < x.data.size(); ++i) mirrored.data[i / 8 * 8 + 7 - i % 8] = x.data[i];
+    grilly::ConstTensor view(mirrored);
+    view.set_strides({3 * 64, 64, 8, -1}, 7);
+    conv.forward(view, copy);
+    CHECK(copy.data == y.data, "y of a mirrored view differs");
+
+    // Owners move, and end what they own.
+    grilly::nn::Conv2d moved = std::move(conv);
+    moved.unpack();
+    CHECK(moved.forward(x).data == y.data, "a moved layer differs");
+    const auto before = context.stats().blocks_in_use;
+    {
+        grilly::Buffer first(context, 64), second(context, 64);
+        first = std::move(second);
+    }
+    CHECK(context.stats().blocks_in_use == before, "buffers are left over");
+    try {
+        grilly::Context none(1 << 30);
+        CHECK(false, "opened a device that does not exist");
+    } catch (const grilly::Error &error) {
+        CHECK(error.status() == GRILLY_ERROR_NO_DEVICE, "got %s", error.what());
+    }
+    CHECK(!grilly::devices().empty(), "no devices");
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    if (argc != 3) {
+        std::fprintf(stderr, "usage: %s cpu|INDEX CASES.json\n", argv[0]);
+        return 2;
+    }
+    const grilly::Context context(std::strcmp(argv[1], "cpu") == 0 ? GRILLY_DEVICE_CPU : std::atoi(argv[1]));
+    std::size_t right = 0, wrong = 0;
+    for (const Case &t : read_cases(argv[2])) {
+        try {
+            if (!t.status.empty()) {
+                ++wrong;
+                check_wrong(context, t);
+                continue;
+            }
+            ++right;
+            check_layer<grilly::nn::Conv2d>(context, t, right);
+            check_layer<grilly::nn::Conv1d>(context, along_width(t), right);
+        } catch (const grilly::Error &error) {
+            CHECK(false, "%s: %s: %s", t.name.c_str(), grilly_status_string(error.status()), error.what());
+        }
+    }
+    group("Conv2d and Conv1d against float64", right);
+    group("wrong convolutions are refused by name", wrong);
+    check_usage(context);
+    group("layers in use", 1);
+    return failures != 0;
+}

@@ -1,0 +1,53 @@
+// The same layers in a program without exceptions and run-time type information: everything by status.
+#include <grilly.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__cpp_exceptions) || defined(__cpp_rtti)
+#error "build this with -fno-exceptions -fno-rtti"
+#endif
+
+static void require(bool held, const char *what, const char *message = "") {
+    if (held) return;
+    std::fprintf(stderr, "FAILED: %s (%s)\n", what, message);
+    std::exit(1);
+}
+
+int main(int argc, char **argv) {
+    require(argc == 2, "usage: no_exceptions cpu|INDEX");
+    auto context = grilly::Context::create(std::strcmp(argv[1], "cpu") == 0 ? GRILLY_DEVICE_CPU : std::atoi(argv[1]));
+    require(bool(context), "no context", context.message());
+
+    using grilly::nn::Conv2d;
+    using grilly::nn::Conv2dOptions;
+    const auto wrong = Conv2d::create(*context, Conv2dOptions(3, 8, 3).groups(2));
+    require(wrong.status() == GRILLY_ERROR_INVALID_ARGUMENT, "groups that do not divide were accepted");
+    require(std::strstr(wrong.message(), "groups") != nullptr, "the message does not name groups", wrong.message());
+
+    auto made = Conv2d::create(*context, Conv2dOptions(3, 8, 3).padding(1), 1);
+    require(bool(made), "no layer", made.message());
+    Conv2d conv = *std::move(made);
+    const auto early = conv.try_backward(grilly::Array({2, 8, 6, 6}));
+    require(early.status() == GRILLY_ERROR_INVALID_ARGUMENT && early.message()[0] != '\0', "backward before forward");
+
+    auto y = conv.try_forward(grilly::Array({2, 3, 6, 6}));
+    require(bool(y), "forward", y.message());
+    // Of zeros, only the bias is left.
+    for (std::size_t i = 0; i < y->data.size(); ++i) require(y->data[i] == conv.bias.data[i / 36 % 8], "y of zeros");
+    const auto dx = conv.try_backward(*y);
+    require(bool(dx) && dx->shape == (grilly::Shape{2, 3, 6, 6}), "backward", dx.message());
+
+    auto buffer = grilly::Buffer::create(*context, 16);
+    require(bool(buffer) && *buffer->try_size() == 16, "buffer", buffer.message());
+    const float values[4] = {1, 2, 3, 4};
+    float back[4] = {};
+    require(buffer->try_write(values, 4) == GRILLY_OK && buffer->try_read(back, 4) == GRILLY_OK, "write and read");
+    require(std::memcmp(values, back, sizeof back) == 0, "a buffer's contents differ");
+    require(buffer->try_write(values, 4, 4) == GRILLY_ERROR_INVALID_ARGUMENT, "a write beyond the end");
+    const auto devices = grilly::try_devices();
+    require(bool(devices) && !devices->empty(), "no devices", devices.message());
+    std::printf("ok without exceptions\n");
+    return 0;
+}
