@@ -122,7 +122,7 @@ spirv_is_valid() {
 }
 
 pytest_where() {
-    (cd bindings/python && "../../$python" -m pytest -q -p no:cacheprovider -m "$1")
+    (cd bindings/python && "../../$python" -m pytest -q -rs -p no:cacheprovider --benchmark-disable -m "$1")
 }
 
 python_package_works() {
@@ -136,7 +136,8 @@ check "system packages" system_packages "make test" \
 check "SPIR-V belongs to the GLSL beside it" sha256sum --check --quiet shaders/spirv/manifest.sha256
 check "SPIR-V is valid" spirv_is_valid
 check "the table of cases belongs to its generator" python3 tests/generate_cases.py --check
-check "release build" cargo build --locked --release
+check "build of the library" cargo build --locked --release
+check "build of the Rust tests" cargo test --locked --no-run
 tests "validation layers report mistakes" mistakes_are_reported
 tests "Rust, every device, validated" silent cargo test --locked --no-fail-fast
 tests "C and C++, every device, validated" silent tests/run-native.sh "$target/release"
