@@ -18,7 +18,7 @@ lint: ## check formats, warnings and generated files
 	@scripts/lint.sh
 
 bench: ## print the speed table; ARGS="..." goes to the benchmark
-	cargo bench -- $(ARGS)
+	cargo bench --bench bench -- $(ARGS)
 
 install: ## install library, header, pkg-config and CMake files; PREFIX=/usr/local DESTDIR=
 	cargo build --release
