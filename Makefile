@@ -1,0 +1,35 @@
+# Each command sets up what it needs; what it installs it names.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench install shaders header clean
+
+PREFIX ?= /usr/local
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: ## train a layer on the best device there is and draw what it learned
+	@scripts/demo.sh
+
+test: ## run every test, on every device
+	@scripts/test.sh
+
+lint: ## check formats, warnings and generated files
+	@scripts/lint.sh
+
+bench: ## print the speed table; ARGS="..." goes to the benchmark
+	cargo bench --bench bench -- $(ARGS)
+
+install: ## install library, header, pkg-config and CMake files; PREFIX=/usr/local DESTDIR=
+	cargo build --release
+	@packaging/install.sh "$(PREFIX)" "$(DESTDIR)" "$${CARGO_TARGET_DIR:-target}/release"
+
+shaders: ## compile shaders/ to shaders/spirv (builds shaderc once, about ten minutes)
+	@scripts/shaders.sh
+
+header: ## regenerate include/grilly.h from src/ffi
+	GRILLY_WRITE_HEADER=1 cargo test --test header
+
+clean: ## remove what the other commands made in this folder
+	cargo clean
+	rm -rf .venv

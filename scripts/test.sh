@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Every test, on every device, from a fresh clone. A stage that fails does not stop the next, and a stage of tests that
+# ran none has failed. The last lines say what ran where.
+# shellcheck disable=SC2317 # stages call functions by name
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname "$0")/common.sh"
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+touch "$scratch/output" "$scratch/table"
+export GRILLY_REQUIRE_VULKAN=1 # a missing driver is a failure, never a skip
+passed=0 failed=0
+
+# check NAME COMMAND...: one fact, true if the command succeeds.
+check() { stage 1 "$@"; }
+
+# tests NAME COMMAND...: as many facts as the test runners in the command's output say.
+tests() { stage 0 "$@"; }
+
+stage() {
+    local good=$1 name=$2 began=$SECONDS status bad=0 counted
+    shift 2
+    say "$name"
+    set +e
+    (set -e && "$@") 2>&1 | tee "$scratch/stage"
+    status=${PIPESTATUS[0]}
+    set -e
+    cat "$scratch/stage" >>"$scratch/output"
+    counted=$(count <"$scratch/stage")
+    if [ "$counted" != "0 0" ]; then
+        read -r good bad <<<"$counted"
+    elif [ "$good" -eq 0 ] && [ "$status" -eq 0 ]; then
+        echo "error: no test ran"
+        bad=1
+    fi
+    if [ "$status" -ne 0 ]; then
+        echo "error: $name: exit status $status"
+        if [ "$bad" -eq 0 ]; then good=0 bad=1; fi
+    fi
+    passed=$((passed + good)) failed=$((failed + bad))
+    printf '%-50s %7d %7d %7d\n' "$name" "$good" "$bad" $((SECONDS - began)) >>"$scratch/table"
+}
+
+# The closing lines of cargo test, pytest and our native runners, added up: "PASSED FAILED".
+count() {
+    awk '
+        /^test result: / || /^[0-9]+ passed, [0-9]+ failed/ || /^(=+ )?[0-9]+ (passed|failed|skipped|error).* in [0-9]/ {
+            while (match($0, /[0-9]+ (passed|failed|error)/)) {
+                split(substr($0, RSTART, RLENGTH), part, " ")
+                if (part[2] == "passed") good += part[1]; else bad += part[1]
+                $0 = substr($0, RSTART + RLENGTH)
+            }
+        }
+        END { print good + 0, bad + 0 }'
+}
+
+# The announcements of the conformance tests, added up by device.
+results_by_device() {
+    awk '
+        /^conformance: .* results on / {
+            results = $0 ~ / x / ? $2 * $5 : $4
+            sub(/.* results on /, "")
+            sub(/: [^:]*$/, "")
+            total[$0] += results
+        }
+        END { for (device in total) printf "%8d tensors within the accuracy contract on %s\n", total[device], device }' |
+        sort -k 9
+}
+
+finish() {
+    say "What ran"
+    printf '%-50s %7s %7s %7s\n' stage passed failed seconds
+    cat "$scratch/table"
+    echo
+    results_by_device <"$scratch/output"
+    echo "$passed passed, $failed failed"
+    [ "$failed" -eq 0 ]
+    exit
+}
+
+# under_validation COMMAND...: with core and synchronization validation in every process; the messages, which outlive a
+# test runner that hides output, go to $scratch/messages. Each instance would truncate a plain log, hence the pipe.
+under_validation() {
+    local status=0 reader hold room
+    room=$(mktemp -d "$scratch/validation.XXXX")
+    mkfifo "$room/pipe"
+    sed "s|^khronos_validation.log_filename = .*|khronos_validation.log_filename = $room/pipe|" \
+        tests/vk_layer_settings.txt >"$room/vk_layer_settings.txt"
+    cat "$room/pipe" >"$scratch/messages" &
+    reader=$!
+    exec {hold}<>"$room/pipe"
+    VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation VK_LAYER_SETTINGS_PATH=$room/vk_layer_settings.txt "$@" || status=$?
+    exec {hold}>&-
+    wait "$reader"
+    return "$status"
+}
+
+# silent COMMAND...: under validation, without a single message.
+silent() {
+    local status=0
+    under_validation "$@" || status=$?
+    if [ -s "$scratch/messages" ]; then
+        echo "error: the validation layers said:"
+        head -c 20000 "$scratch/messages"
+        return 1
+    fi
+    return "$status"
+}
+
+mistakes_are_reported() {
+    under_validation cargo test --locked --test validation -- --ignored
+    local mistake
+    for mistake in SYNC-HAZARD-WRITE-AFTER-WRITE VUID-vkDestroyDevice-device-; do
+        grep -q "$mistake" "$scratch/messages" || fail "the validation layers did not report $mistake"
+    done
+    echo "core and synchronization validation both report a deliberate mistake"
+}
+
+spirv_is_valid() {
+    local module
+    for module in shaders/spirv/*.spv; do spirv-val --target-env vulkan1.1 "$module" || fail "$module is not valid"; done
+}
+
+pytest_where() {
+    (cd bindings/python && "../../$python" -m pytest -q -rs -p no:cacheprovider --benchmark-disable -m "$1")
+}
+
+python_package_works() {
+    python_packages './bindings/python[test]'
+    "$python" -m grilly
+}
+
+check "system packages" system_packages "make test" \
+    libvulkan1 mesa-vulkan-drivers vulkan-validationlayers spirv-tools cmake pkg-config
+[ "$failed" -eq 0 ] || finish
+check "SPIR-V belongs to the GLSL beside it" sha256sum --check --quiet shaders/spirv/manifest.sha256
+check "SPIR-V is valid" spirv_is_valid
+check "the table of cases belongs to its generator" python3 tests/generate_cases.py --check
+check "build of the library" cargo build --locked --release
+check "build of the Rust tests" cargo test --locked --no-run
+tests "validation layers report mistakes" mistakes_are_reported
+tests "Rust, every device, validated" silent cargo test --locked --no-fail-fast
+tests "C and C++, every device, validated" silent tests/run-native.sh "$target/release"
+tests "installed library" tests/test-install.sh "$target/release"
+check "Python package" python_package_works
+tests "Python, CPU device" pytest_where "not gpu"
+tests "Python, every Vulkan device, validated" silent pytest_where gpu
+finish
