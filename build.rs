@@ -62,8 +62,13 @@ fn module(name: &str) -> Result<String, Box<dyn Error>> {
     let module = reflect::Module::parse(&fs::read(&path)?).map_err(|error| format!("{name}.spv: {error}"))?;
     Ok(format!(
         "Module {{ name: {name:?}, spirv: include_bytes!({path:?}), bindings: &{:?}, push_constant_offsets: &{:?}, \
-         push_constant_bytes: {}, specialization_ids: &{:?} }}, ",
-        module.bindings, module.push_constant_offsets, module.push_constant_bytes, module.specialization_ids,
+         push_constant_bytes: {}, specialization_ids: &{:?}, local_size: {:?}, shared_memory: {} }}, ",
+        module.bindings,
+        module.push_constant_offsets,
+        module.push_constant_bytes,
+        module.specialization_ids,
+        module.local_size,
+        module.shared_memory,
     ))
 }
 

@@ -11,7 +11,11 @@ const HEADER_WORDS: usize = 5;
 mod op {
     pub const TYPE_INT: u32 = 21;
     pub const TYPE_FLOAT: u32 = 22;
+    pub const EXECUTION_MODE: u32 = 16;
+    pub const TYPE_VECTOR: u32 = 23;
+    pub const TYPE_ARRAY: u32 = 28;
     pub const TYPE_STRUCT: u32 = 30;
+    pub const CONSTANT: u32 = 43;
     pub const TYPE_POINTER: u32 = 32;
     pub const TYPE_FORWARD_POINTER: u32 = 39;
     pub const VARIABLE: u32 = 59;
@@ -25,7 +29,9 @@ mod decoration {
     pub const OFFSET: u32 = 35;
 }
 
+const STORAGE_CLASS_WORKGROUP: u32 = 4;
 const STORAGE_CLASS_PUSH_CONSTANT: u32 = 9;
+const EXECUTION_MODE_LOCAL_SIZE: u32 = 17;
 
 /// A compute module's interface.
 pub struct Module {
@@ -37,6 +43,10 @@ pub struct Module {
     pub push_constant_bytes: u32,
     /// Specialization constant ids, ascending.
     pub specialization_ids: Vec<u32>,
+    /// Threads of a workgroup.
+    pub local_size: [u32; 3],
+    /// Bytes of all workgroup variables.
+    pub shared_memory: u32,
 }
 
 impl Module {
@@ -50,7 +60,10 @@ impl Module {
         let mut member_offsets: BTreeMap<u32, BTreeMap<u32, u32>> = BTreeMap::new();
         let mut structs: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let mut pointees: BTreeMap<u32, u32> = BTreeMap::new();
-        let mut scalar_bytes: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut type_bytes: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut constants: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut local_size = [1; 3];
+        let mut shared_pointers = Vec::new();
         let mut push_constant_pointer = None;
 
         let mut at = HEADER_WORDS;
@@ -65,9 +78,19 @@ impl Module {
                     member_offsets.entry(*structure).or_default().insert(*member, *offset);
                 }
                 (op::TYPE_INT, [id, bits, _]) | (op::TYPE_FLOAT, [id, bits, ..]) => {
-                    scalar_bytes.insert(*id, bits / 8);
+                    type_bytes.insert(*id, bits / 8);
                 }
-                (op::TYPE_FORWARD_POINTER, [id, _]) => drop(scalar_bytes.insert(*id, 8)),
+                (op::TYPE_FORWARD_POINTER, [id, _]) => drop(type_bytes.insert(*id, 8)),
+                (op::EXECUTION_MODE, [_, EXECUTION_MODE_LOCAL_SIZE, x, y, z]) => local_size = [*x, *y, *z],
+                (op::CONSTANT, [_, id, value]) => drop(constants.insert(*id, *value)),
+                (op::TYPE_VECTOR, [id, component, count]) => {
+                    type_bytes.insert(*id, type_bytes.get(component).unwrap_or(&0) * count);
+                }
+                (op::TYPE_ARRAY, [id, element, length]) => {
+                    let length = constants.get(length).ok_or("an array of unknown length")?;
+                    type_bytes.insert(*id, type_bytes.get(element).unwrap_or(&0) * length);
+                }
+                (op::VARIABLE, [pointer, _, STORAGE_CLASS_WORKGROUP]) => shared_pointers.push(*pointer),
                 (op::TYPE_STRUCT, [id, members @ ..]) => drop(structs.insert(*id, members.to_vec())),
                 (op::TYPE_POINTER, [id, _, pointee]) => drop(pointees.insert(*id, *pointee)),
                 (op::VARIABLE, [pointer, _, STORAGE_CLASS_PUSH_CONSTANT]) => push_constant_pointer = Some(*pointer),
@@ -81,12 +104,14 @@ impl Module {
         let offsets = member_offsets.get(block).ok_or("push constants have no offsets")?;
         let (last, last_offset) = offsets.last_key_value().ok_or("push constants are empty")?;
         let last_type = members.get(*last as usize).ok_or("push constants have too many offsets")?;
-        let last_bytes = scalar_bytes.get(last_type).ok_or("the last push constant is no scalar")?;
+        let last_bytes = type_bytes.get(last_type).ok_or("the last push constant is no scalar")?;
         Ok(Module {
             bindings: bindings.into_iter().collect(),
             push_constant_offsets: offsets.values().copied().collect(),
             push_constant_bytes: last_offset + last_bytes,
             specialization_ids: specialization_ids.into_iter().collect(),
+            local_size,
+            shared_memory: shared_pointers.iter().filter_map(|pointer| type_bytes.get(pointees.get(pointer)?)).sum(),
         })
     }
 }

@@ -18,6 +18,10 @@ pub struct Module {
     pub push_constant_bytes: u32,
     /// Specialization constant ids.
     pub specialization_ids: &'static [u32],
+    /// Threads of a workgroup, x y z.
+    pub local_size: [u32; 3],
+    /// Bytes of shared memory.
+    pub shared_memory: u32,
 }
 
 /// What planning must know of a device. Plain numbers, so that plans for devices that nobody has here can be tested.
@@ -144,8 +148,8 @@ impl Plan {
             Error::unsupported(format!("{} needs {tiles} workgroups, more than 2³²", dispatch.module.name))
         })?;
         self.seconds += seconds;
-        let pieces = (seconds / SLICE_SECONDS).ceil().clamp(1.0, f64::from(tiles.max(1))) as u32;
-        let tiles_each = tiles.div_ceil(pieces).max(1);
+        let fitting = f64::from(tiles) * SLICE_SECONDS / seconds.max(SLICE_SECONDS);
+        let tiles_each = (fitting as u32).max(1);
         for begin in (0..tiles).step_by(tiles_each as usize) {
             let end = (begin + tiles_each).min(tiles);
             let piece_seconds = seconds * f64::from(end - begin) / f64::from(tiles);

@@ -1,0 +1,246 @@
+//! Planning is pure, so plans for devices that nobody has here are tested too: every dispatch of every plan stays within
+//! the device's limits and its tensors, for the whole case table and for the benchmark's layers.
+
+mod common;
+
+use common::cases;
+use grilly::kernels::{packed_bytes, plan, plan_packing, table};
+use grilly::plan::{Limits, Plan, Role};
+use grilly::problem::Problem;
+use grilly::{Conv2dConfig, Pass, PassOptions, Precision};
+
+/// Limits of the kind that these devices report.
+fn devices() -> Vec<(&'static str, Limits)> {
+    let desktop = Limits {
+        storage_buffer_range: u64::from(u32::MAX),
+        storage_buffer_alignment: 16,
+        workgroup_count: [u32::MAX, 65_535],
+        workgroup_threads: 1024,
+        shared_memory: 48 << 10,
+        subgroup: 32,
+        buffer_addresses: true,
+        push_descriptors: true,
+        software: false,
+        loop_iterations: u64::MAX,
+        concurrent_workgroups: 264,
+        flops: 2e12,
+    };
+    let with = |change: fn(&mut Limits)| {
+        let mut limits = desktop.clone();
+        change(&mut limits);
+        limits
+    };
+    vec![
+        ("NVIDIA H200", desktop.clone()),
+        (
+            "AMD RX 6750 XT",
+            with(|l| {
+                (l.storage_buffer_alignment, l.shared_memory, l.subgroup) = (4, 64 << 10, 64);
+                (l.workgroup_count, l.concurrent_workgroups, l.flops) = ([65_535; 2], 80, 8e11);
+            }),
+        ),
+        (
+            "Intel Arc A770",
+            with(|l| {
+                (l.storage_buffer_alignment, l.shared_memory, l.subgroup) = (4, 32 << 10, 16);
+                (l.storage_buffer_range, l.workgroup_count) = (1 << 30, [65_535; 2]);
+                (l.concurrent_workgroups, l.flops) = (64, 6e11);
+            }),
+        ),
+        (
+            "Intel Iris Xe",
+            with(|l| {
+                (l.shared_memory, l.subgroup, l.workgroup_threads) = (32 << 10, 8, 512);
+                (l.storage_buffer_range, l.workgroup_count) = (1 << 30, [65_535; 2]);
+                (l.concurrent_workgroups, l.flops) = (24, 2e11);
+            }),
+        ),
+        (
+            "Qualcomm Adreno 640",
+            with(|l| {
+                (l.shared_memory, l.subgroup, l.storage_buffer_alignment) = (32 << 10, 64, 64);
+                (l.storage_buffer_range, l.workgroup_count) = (1 << 27, [65_535; 2]);
+                (l.buffer_addresses, l.push_descriptors) = (false, false);
+                (l.concurrent_workgroups, l.flops) = (24, 2e11);
+            }),
+        ),
+        (
+            "ARM Mali-G78",
+            with(|l| {
+                (l.shared_memory, l.subgroup, l.workgroup_threads) = (32 << 10, 16, 512);
+                (l.storage_buffer_range, l.storage_buffer_alignment) = (1 << 29, 16);
+                (l.workgroup_count, l.buffer_addresses) = ([65_535; 2], false);
+                (l.concurrent_workgroups, l.flops) = (24, 2e11);
+            }),
+        ),
+        (
+            "Apple M1 through MoltenVK",
+            with(|l| {
+                (l.shared_memory, l.subgroup, l.push_descriptors) = (32 << 10, 32, true);
+                (l.concurrent_workgroups, l.flops) = (24, 2e11);
+            }),
+        ),
+        (
+            "llvmpipe",
+            with(|l| {
+                (l.shared_memory, l.subgroup, l.storage_buffer_range) = (32 << 10, 8, 1 << 27);
+                (l.workgroup_count, l.software, l.loop_iterations) = ([65_535; 2], true, 60_000);
+                (l.concurrent_workgroups, l.flops) = (2, 4e9);
+            }),
+        ),
+        ("the required minimum", desktop.minimum()),
+        (
+            "the required minimum, 16 KiB exactly, subgroup 4",
+            with(|l| {
+                *l = l.minimum();
+                (l.subgroup, l.concurrent_workgroups, l.flops) = (4, 2, 1e10);
+            }),
+        ),
+    ]
+}
+
+fn problems(config: &Conv2dConfig, input: [u64; 4]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for pass in [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight] {
+        for (bias, skip_weight, accumulate) in [(true, false, false), (false, false, true), (true, true, false)] {
+            let options = PassOptions { bias, skip_weight, accumulate };
+            problems.push(Problem::new(config, input, pass, options).expect("cases are legal"));
+        }
+    }
+    problems
+}
+
+/// Large layers, which the case table cannot hold: the benchmark's, and tensors beyond every binding.
+fn large_layers() -> Vec<(Conv2dConfig, [u64; 4])> {
+    let layer = |channels: [u64; 2], kernel: u64, groups: u64, input: [u64; 3]| {
+        let padding = [[kernel / 2; 2]; 2];
+        let config = Conv2dConfig { padding, groups, ..Conv2dConfig::new(channels[0], channels[1], [kernel; 2]) };
+        (config, [input[0], channels[0], input[1], input[2]])
+    };
+    vec![
+        layer([64, 64], 3, 1, [32, 56, 56]),
+        layer([3, 64], 7, 1, [32, 224, 224]),
+        layer([512, 512], 3, 1, [64, 28, 28]),
+        layer([64, 64], 3, 1, [16, 224, 224]),
+        layer([128, 128], 3, 32, [32, 56, 56]),
+        layer([192, 192], 5, 192, [32, 28, 28]),
+        layer([1, 1], 3, 1, [3, 4000, 4000]),
+        layer([16, 16], 3, 16, [1, 3000, 1000]),
+        layer([2000, 2000], 1, 1, [1, 8, 8]),
+        layer([64, 64], 3, 1, [4000, 56, 56]),
+    ]
+}
+
+/// Checks one plan, and returns how many dispatches it has.
+fn check(plan: &Plan, problem: &Problem, limits: &Limits, packed: u64) -> Result<usize, String> {
+    let ensure = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_string()) };
+    let mut covered = 0;
+    for slice in &plan.slices {
+        ensure(slice.start == covered && slice.end > slice.start, "slices cover the dispatches in order")?;
+        covered = slice.end;
+    }
+    ensure(covered == plan.dispatches.len(), "slices cover every dispatch")?;
+    for dispatch in &plan.dispatches {
+        let module = dispatch.module;
+        let tiles = u64::from(dispatch.tiles.end - dispatch.tiles.start);
+        let [max_x, max_y] = limits.workgroup_count.map(u64::from);
+        ensure(tiles > 0, "a dispatch has work")?;
+        ensure(tiles.div_ceil(tiles.min(max_x)) <= max_y, "the grid fits")?;
+        ensure(module.local_size.iter().product::<u32>() <= limits.workgroup_threads, "threads fit")?;
+        ensure(module.shared_memory <= limits.shared_memory, "shared memory fits")?;
+        ensure(module.push_constant_bytes <= 128, "push constants fit")?;
+        ensure(module.bindings.len() <= 8, "bindings fit")?;
+        ensure(dispatch.specialization.len() == module.specialization_ids.len(), "every constant has a value")?;
+        let addressed = module.bindings.is_empty();
+        ensure(!addressed || limits.buffer_addresses, "addresses only where there are any")?;
+        ensure(dispatch.operands.iter().any(Option::is_some), "something to work on")?;
+        for (slot, operand) in dispatch.operands.iter().enumerate() {
+            let Some(operand) = operand else { continue };
+            let size = match operand.role {
+                Role::Input => 4 * problem.input_elements(),
+                Role::Output => 4 * problem.output_elements(),
+                Role::Weight => 4 * problem.weight_elements(),
+                Role::Bias => 4 * problem.k,
+                Role::Packed => packed,
+                Role::Workspace => plan.workspace,
+            };
+            ensure(operand.offset % 4 == 0, "operands are aligned")?;
+            ensure(operand.offset + operand.bytes <= size, &format!("operand {slot} lies within its tensor"))?;
+            let reach = operand.bytes + limits.storage_buffer_alignment;
+            ensure(addressed || reach <= limits.storage_buffer_range, "what is bound fits a binding")?;
+            ensure(operand.bytes / 4 <= i32::MAX as u64, "32-bit indices reach every element")?;
+        }
+    }
+    Ok(plan.dispatches.len())
+}
+
+#[test]
+fn every_plan_stays_within_its_devices_limits() {
+    let mut layers: Vec<(Conv2dConfig, [u64; 4])> =
+        cases::table().cases.iter().map(|case| (case.config(Precision::Fp32), case.input())).collect();
+    layers.extend(large_layers());
+    for (device, limits) in devices() {
+        let (mut dispatches, mut refused) = (0, 0);
+        for (config, input) in &layers {
+            for problem in problems(config, *input) {
+                for prepacked in [false, true] {
+                    match plan(&problem, &limits, prepacked) {
+                        Ok(plan) => {
+                            dispatches += check(&plan, &problem, &limits, packed_bytes(&problem))
+                                .unwrap_or_else(|what| panic!("{device}: {problem:?}: broken: {what}"));
+                        }
+                        // Without addresses, what one binding cannot reach is refused by name.
+                        Err(error) => {
+                            assert!(!limits.buffer_addresses, "{device}: {problem:?}: {error}");
+                            assert!(error.message().contains("binds at most"), "{error}");
+                            refused += 1;
+                        }
+                    }
+                }
+                if problem.pass != Pass::BackwardWeight
+                    && let Ok(packing) = plan_packing(&problem, &limits)
+                {
+                    check(&packing, &problem, &limits, packed_bytes(&problem)).expect("packing stays within limits");
+                }
+            }
+        }
+        println!("{device}: {dispatches} dispatches within limits, {refused} problems refused");
+        assert!(dispatches > 15_000, "{device}: only {dispatches}");
+    }
+}
+
+#[test]
+fn long_work_is_cut_into_short_submissions() {
+    let (config, input) = &large_layers()[2];
+    for (device, limits) in devices() {
+        let problem = Problem::new(config, *input, Pass::Forward, PassOptions::default()).expect("legal");
+        let plan = plan(&problem, &limits, false).expect("fits every device");
+        let least = (plan.seconds / 0.25).floor() as usize;
+        assert!(plan.slices.len() >= least, "{device}: {} s in {} slices", plan.seconds, plan.slices.len());
+    }
+}
+
+/// The seed document's facts about its shaders, asserted from the compiled modules themselves.
+#[test]
+fn the_general_kernels_keep_the_seeds_interface() {
+    let kernels = [
+        (&table::CONV2D_FORWARD, "conv2d-forward", vec![0, 1, 2, 3]),
+        (&table::CONV2D_BACKWARD_INPUT, "conv2d-backward-input", vec![0, 1, 3]),
+        (&table::CONV2D_BACKWARD_WEIGHT, "conv2d-backward-weight", vec![0, 1, 2, 3]),
+    ];
+    for (kernel, name, bindings) in kernels {
+        assert!(
+            std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders")).join(format!("{name}.glsl")).exists()
+        );
+        let mut modules = 0;
+        for module in kernel.modules() {
+            assert!(module.name.starts_with(name), "{}", module.name);
+            let seventeen: Vec<u32> = (0..17).map(|at| 4 * at).collect();
+            assert_eq!(module.push_constant_offsets[..17], seventeen, "{}: 17 uints, 68 bytes", module.name);
+            assert!(module.bindings == bindings || module.name.ends_with(".addresses"), "{}", module.name);
+            assert!(module.local_size[0] >= 64, "{}: 64 invocations or more", module.name);
+            modules += 1;
+        }
+        assert!(modules >= 2, "{name}");
+    }
+}
