@@ -6,6 +6,7 @@ use ash::vk;
 #[test]
 #[ignore = "makes Vulkan mistakes on purpose; `make test` runs it and reads the log"]
 fn two_deliberate_mistakes_are_made() {
+    // SAFETY: loading the Vulkan loader is what it is for.
     let entry = unsafe { ash::Entry::load() }.expect("a Vulkan loader");
     let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_1);
     let info = vk::InstanceCreateInfo::default().application_info(&application);

@@ -100,10 +100,10 @@ impl<'a, 'b> Target<'a, 'b> {
     }
 
     fn finish(self) {
-        if let Target::Copied { values, view } = self {
-            if let Ok(from) = ArrayViewD::from_shape(view.raw_dim(), &values) {
-                view.assign(&from);
-            }
+        if let Target::Copied { values, view } = self
+            && let Ok(from) = ArrayViewD::from_shape(view.raw_dim(), &values)
+        {
+            view.assign(&from);
         }
     }
 }

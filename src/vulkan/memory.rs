@@ -303,7 +303,7 @@ mod tests {
     fn a_size_class_wastes_at_most_a_quarter() {
         for bytes in (1..100_000u64).chain([1 << 30, (1 << 30) + 1, 3_000_000_001]) {
             let class = size_class(bytes);
-            assert!(class >= bytes && class % 64 == 0, "{bytes} -> {class}");
+            assert!(class >= bytes && class.is_multiple_of(64), "{bytes} -> {class}");
             assert!(class <= bytes.max(256) * 5 / 4 + 64, "{bytes} -> {class}");
         }
     }
