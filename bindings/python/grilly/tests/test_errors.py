@@ -212,6 +212,12 @@ class TestProcess:
         result = python("-W", "error", "-c", RUN_ONE_LAYER, VK_DRIVER_FILES="/nowhere", VK_ICD_FILENAMES="/nowhere")
         assert (result.returncode, result.stdout, result.stderr) == (0, "(1, 1, 2, 2)\n", "")
 
+    def test_no_loader(self, python):
+        result = python("-W", "error", "-c", RUN_ONE_LAYER, GRILLY_VULKAN_LOADER="/nowhere/libvulkan.so.1")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "(1, 1, 2, 2)\n", "")
+        result = python("-c", RUN_ONE_LAYER, GRILLY_VULKAN_LOADER="/nowhere/libvulkan.so.1", VK_GPU_INDEX="0")
+        assert result.returncode == 1 and "no Vulkan loader" in result.stderr
+
     def test_self_test(self, python):
         result = python("-m", "grilly", VK_DRIVER_FILES="/nowhere", VK_ICD_FILENAMES="/nowhere")
         assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,71 @@
+//! What layers take: the seed document's formulas, and a pool that stops asking the device.
+
+mod common;
+
+use common::rigs::rigs;
+use grilly::{Conv2d, Conv2dConfig, DeviceKind, Forward, Input, Output, Weight, Weights};
+use ndarray::{ArrayD, IxDyn};
+
+#[test]
+fn sizes_follow_the_seeds_formulas() {
+    let layers = [
+        (Conv2dConfig::new(64, 128, [3, 3]), [1, 64, 32, 32], 294_912),
+        (Conv2dConfig::new(256, 512, [3, 3]), [8, 256, 16, 16], 4_718_592),
+        (Conv2dConfig { groups: 256, ..Conv2dConfig::new(256, 256, [3, 3]) }, [1, 256, 16, 16], 9_216),
+    ];
+    for rig in rigs() {
+        for (config, input, weight) in &layers {
+            let config = Conv2dConfig { padding: [[1, 1], [1, 1]], ..config.clone() };
+            let channels = config.out_channels;
+            let sizes = Conv2d::new(&rig.context, config).and_then(|conv| conv.memory(*input)).expect("legal");
+            let [n, c, h, w] = *input;
+            assert_eq!(sizes.weight, *weight, "{}", rig.name);
+            assert_eq!(sizes.bias, channels * 4);
+            assert_eq!(sizes.input, n * c * h * w * 4);
+            assert_eq!(sizes.output, n * channels * h * w * 4);
+        }
+    }
+}
+
+#[test]
+fn repeated_forwards_allocate_nothing_after_the_first() {
+    for rig in rigs() {
+        let conv = Conv2d::new(&rig.context, Conv2dConfig::new(3, 8, [3, 3])).expect("legal");
+        let (x, weight) = (ArrayD::ones(IxDyn(&[2, 3, 9, 9])), ArrayD::ones(IxDyn(&[8, 3, 3, 3])));
+        let mut y = ArrayD::<f32>::zeros(IxDyn(&[2, 8, 7, 7]));
+        let mut forward = || {
+            conv.forward(Forward {
+                x: Input::Host(x.view()),
+                weight: Weight::Raw(Input::Host(weight.view())),
+                bias: None,
+                y: Output::Host(y.view_mut()),
+            })
+            .expect("a forward pass");
+            rig.context.stats()
+        };
+        let first = forward();
+        let last = (0..100).map(|_| forward()).last().expect("a hundred");
+        assert_eq!(last.allocations, first.allocations, "{}", rig.name);
+        assert_eq!(last.bytes_held, first.bytes_held, "{}", rig.name);
+        assert_eq!(last.dispatches - first.dispatches, 100 * first.dispatches, "{}: it did run", rig.name);
+    }
+}
+
+#[test]
+fn a_thousand_lives_leave_no_block_in_use() {
+    for rig in rigs() {
+        let before = rig.context.stats().blocks_in_use;
+        let weight = ArrayD::ones(IxDyn(&[8, 3, 3, 3]));
+        for _ in 0..1000 {
+            let conv = Conv2d::new(&rig.context, Conv2dConfig::new(3, 8, [3, 3])).expect("legal");
+            let buffer = rig.context.create_buffer(4096).expect("a small buffer");
+            let packed = Weights::new(&conv, Input::Host(weight.view())).expect("a small weight");
+            drop((conv, buffer, packed));
+        }
+        assert_eq!(rig.context.stats().blocks_in_use, before, "{}", rig.name);
+        if rig.context.device().kind != DeviceKind::Cpu {
+            rig.context.trim().expect("a trim");
+            assert_eq!(rig.context.stats().bytes_held, rig.context.stats().bytes_in_use, "{}: trimmed", rig.name);
+        }
+    }
+}
