@@ -8,7 +8,7 @@ mod permutations;
 #[path = "build/reflect.rs"]
 mod reflect;
 
-use permutations::{Permutations, Tile, module_name};
+use permutations::{Permutations, TILE_DEFINES, Tile, module_name};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ fn kernel_table() -> Result<String, Box<dyn Error>> {
     let all = Permutations::parse(&fs::read_to_string("shaders/permutations.txt")?)?;
     let mut table = String::new();
     let sizes: Vec<_> = all.tiles.iter().map(|tile| tile.sizes).collect();
-    writeln!(table, "/// THREADS, THREAD_M, THREAD_N, LANES_N and BLOCK of each tile.")?;
-    writeln!(table, "pub const TILE_SIZES: [[u32; 5]; {}] = {sizes:?};", sizes.len())?;
+    writeln!(table, "/// {} of each tile.", TILE_DEFINES.join(", "))?;
+    writeln!(table, "pub const TILE_SIZES: [[u32; {}]; {}] = {sizes:?};", TILE_DEFINES.len(), sizes.len())?;
     for kernel in &all.kernels {
         let tiles: Vec<Option<&Tile>> = if kernel.tiled { all.tiles.iter().map(Some).collect() } else { vec![None] };
         let modules = |addresses: bool| -> Result<String, Box<dyn Error>> {

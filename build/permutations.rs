@@ -3,8 +3,8 @@
 /// A size of the tile engine.
 pub struct Tile {
     pub name: String,
-    /// THREADS, THREAD_M, THREAD_N, LANES_N, BLOCK.
-    pub sizes: [u32; 5],
+    /// In the order of [`TILE_DEFINES`].
+    pub sizes: [u32; TILE_DEFINES.len()],
 }
 
 /// A GLSL file that is compiled, and how often.
@@ -16,8 +16,7 @@ pub struct Kernel {
 }
 
 /// Names of `Tile::sizes` in GLSL.
-#[allow(dead_code)] // build.rs does not compile
-pub const TILE_DEFINES: [&str; 5] = ["THREADS", "THREAD_M", "THREAD_N", "LANES_N", "BLOCK"];
+pub const TILE_DEFINES: [&str; 6] = ["THREADS", "THREAD_M", "THREAD_N", "LANES_N", "BLOCK", "SUBGROUP"];
 
 /// The whole file.
 pub struct Permutations {
@@ -33,7 +32,9 @@ impl Permutations {
             match words.as_slice() {
                 ["tile", name, sizes @ ..] => {
                     let sizes: Vec<u32> = sizes.iter().filter_map(|size| size.parse().ok()).collect();
-                    let sizes = sizes.try_into().map_err(|_| format!("permutations.txt: `{line}` needs 5 sizes"))?;
+                    let sizes = sizes
+                        .try_into()
+                        .map_err(|_| format!("permutations.txt: `{line}` needs {} sizes", TILE_DEFINES.len()))?;
                     all.tiles.push(Tile { name: (*name).to_string(), sizes });
                 }
                 ["kernel", file, traits @ ..] => {

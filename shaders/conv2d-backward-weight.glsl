@@ -78,6 +78,22 @@ float window(Pixel pixel, uint plane, ivec2 reach) {
 void fetch(uint block) {
     uint first = first_pixel + block * BLOCK;
 #ifdef OWN_COLUMNS
+    Pixel pixels[BLOCK];
+    pixels[0] = decode(first);
+    [[unroll]] for (uint step = 1; step < BLOCK; ++step) {
+        pixels[step] = pixels[step - 1];
+        advance(pixels[step]);
+    }
+#ifdef ROWS_IN_LANES
+    [[unroll]] for (uint i = 0; i < BLOCK * VECTORS * 4; ++i) {
+        uint step = a_step(i / 4);
+        uint m = first_m + a_vector(i / 4) * 4 + i % 4;
+        a_next[i / 4][i % 4] = 0;
+        if (first + step < end_pixel && m < m_count) {
+            a_next[i / 4][i % 4] = gradient(pixels[step], m);
+        }
+    }
+#else
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint pixel = first + a_row(i);
         uint m = first_m + a_m(i);
@@ -86,14 +102,11 @@ void fetch(uint block) {
             a_next[i] = gradient(decode(pixel), m);
         }
     }
-    Pixel pixel = decode(first);
+#endif
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
-        if (i > 0 && i % THREAD_N == 0) {
-            advance(pixel);
-        }
         b_next[i] = 0;
         if (first + i / THREAD_N < end_pixel) {
-            b_next[i] = window(pixel, own_plane[i % THREAD_N], own_reach[i % THREAD_N]);
+            b_next[i] = window(pixels[i / THREAD_N], own_plane[i % THREAD_N], own_reach[i % THREAD_N]);
         }
     }
 #else

@@ -121,7 +121,8 @@ impl PassPlan {
     /// # Errors
     /// As [`PassPlan::run_forward`].
     pub fn run_backward(&self, call: Backward<'_>, first: u32, count: u32) -> Result<()> {
-        let packed = self.prepacked && call.weight.as_ref().is_some_and(|weight| weight.is_packed());
+        let packed =
+            self.pass() == Pass::BackwardInput && call.weight.as_ref().is_some_and(|weight| weight.is_packed());
         let problems = self.conv.backward_problems(&call)?;
         let problem = match (&problems, self.pass()) {
             ([Some(problem), None], Pass::BackwardInput) | ([None, Some(problem)], Pass::BackwardWeight) => problem,

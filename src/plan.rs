@@ -39,6 +39,8 @@ pub struct Limits {
     pub shared_memory: u32,
     /// `subgroupSize`.
     pub subgroup: u32,
+    /// Compute shaders can broadcast within a subgroup.
+    pub subgroup_broadcast: bool,
     /// 64-bit buffer addresses are enabled.
     pub buffer_addresses: bool,
     /// Bindings can be pushed into a command buffer.
@@ -65,6 +67,7 @@ impl Limits {
             shared_memory: self.shared_memory.min(16 << 10),
             buffer_addresses: false,
             push_descriptors: false,
+            subgroup_broadcast: false,
             ..self.clone()
         }
     }
@@ -140,6 +143,8 @@ pub struct Plan {
 
 /// Watchdogs reset a device after about two seconds; a submission stays well below.
 const SLICE_SECONDS: f64 = 0.25;
+/// Beyond this a plan is no plan, but a way to exhaust the host's memory.
+const MOST_DISPATCHES: f64 = 100_000.0;
 
 impl Plan {
     /// Appends a kernel of `tiles` workgroups that take `seconds` together, cut where a submission would grow too long.
@@ -147,6 +152,13 @@ impl Plan {
         let tiles = u32::try_from(tiles).map_err(|_| {
             Error::unsupported(format!("{} needs {tiles} workgroups, more than 2³²", dispatch.module.name))
         })?;
+        let pieces = f64::from(tiles).min(seconds / SLICE_SECONDS);
+        if self.dispatches.len() as f64 + pieces > MOST_DISPATCHES {
+            return Err(Error::unsupported(format!(
+                "{} needs more than {MOST_DISPATCHES} dispatches",
+                dispatch.module.name
+            )));
+        }
         self.seconds += seconds;
         let fitting = f64::from(tiles) * SLICE_SECONDS / seconds.max(SLICE_SECONDS);
         let tiles_each = (fitting as u32).max(1);

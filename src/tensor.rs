@@ -59,7 +59,9 @@ impl<'a> DeviceTensor<'a> {
     }
 
     fn overlaps(&self, other: &DeviceTensor<'_>) -> bool {
-        std::ptr::eq(self.buffer, other.buffer)
+        self.bytes() > 0
+            && other.bytes() > 0
+            && std::ptr::eq(self.buffer, other.buffer)
             && self.offset < other.offset + other.bytes()
             && other.offset < self.offset + self.bytes()
     }

@@ -2,6 +2,7 @@
 
 #define INPUT_ACCESS
 #define WEIGHT_ACCESS readonly
+#define WEIGHT_VECTORS
 #define OUTPUT_ACCESS readonly
 #include "lib/problem.glsl"
 

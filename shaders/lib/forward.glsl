@@ -2,6 +2,7 @@
 
 #define INPUT_ACCESS readonly
 #define WEIGHT_ACCESS readonly
+#define WEIGHT_VECTORS
 #define BIAS_ACCESS readonly
 #define OUTPUT_ACCESS writeonly
 #include "lib/problem.glsl"

@@ -2,7 +2,8 @@
 // taps (outer) × channels of the source (inner). A result pixel is decoded once a thread; inside a block
 // the tap is uniform, so an address is pixel + tap offset + channel plane, without any division.
 //
-// The weight is packed as [group][tap][source channel][result channel], see pack-weights.glsl.
+// The weight is packed as [group][tap][source channel][result channel], with the innermost axis padded to whole
+// vectors of four; see pack-weights.glsl.
 
 #include "lib/taps.glsl"
 #include "lib/tile.glsl"
@@ -13,19 +14,29 @@ bool pixel_exists[PIXELS];
 uint pixel_plane[PIXELS]; // element of the source's first channel of this group in the pixel's image
 ivec2 pixel_at[PIXELS];
 
-uint group, first_m, first_n, m_count, reduced_channels, channel_blocks, source_plane;
+uint group, first_m, first_n, m_count, m_vectors, reduced_channels, channel_blocks, source_plane;
 
 void fetch(uint block) {
     uint tap = block / channel_blocks;
     uint first_channel = block % channel_blocks * BLOCK;
-    [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
-        uint channel = first_channel + a_row(i);
-        uint m = first_m + a_m(i);
-        a_next[i] = 0;
-        if (channel < reduced_channels && m < m_count) {
-            a_next[i] = WEIGHT(((group * pc.R * pc.S + tap) * reduced_channels + channel) * m_count + m);
+    uint first_row = (group * pc.R * pc.S + tap) * reduced_channels + first_channel;
+#ifdef ROWS_IN_LANES
+    [[unroll]] for (uint i = 0; i < BLOCK * VECTORS; ++i) {
+        uint vector = first_m / 4 + a_vector(i);
+        a_next[i] = vec4(0);
+        if (first_channel + a_step(i) < reduced_channels && vector < m_vectors) {
+            a_next[i] = WEIGHT_VECTOR((first_row + a_step(i)) * m_vectors + vector);
         }
     }
+#else
+    [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
+        uint m = first_m + a_m(i);
+        a_next[i] = 0;
+        if (first_channel + a_row(i) < reduced_channels && m < m_count) {
+            a_next[i] = WEIGHT((first_row + a_row(i)) * m_vectors * 4 + m);
+        }
+    }
+#endif
     ivec2 tap_at = ivec2(tap / pc.S, tap % pc.S);
     bool hit[PIXELS];
     uint source_at[PIXELS];
@@ -49,6 +60,7 @@ void main() {
         return;
     }
     m_count = RESULT_CHANNELS / pc.groups;
+    m_vectors = (m_count + 3) / 4;
     reduced_channels = SOURCE_CHANNELS / pc.groups;
     channel_blocks = (reduced_channels + BLOCK - 1) / BLOCK;
     source_plane = SOURCE_HEIGHT * SOURCE_WIDTH;

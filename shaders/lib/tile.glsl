@@ -6,10 +6,14 @@
 // there is one barrier a block.
 //
 // Where each thread has columns of B for itself (LANES_N = THREADS), B goes straight to registers and only A is
-// shared. That is for few rows, and for software drivers, to which a barrier is a switch of threads and whatever
-// lives across a loop's round is masked, stored and loaded.
+// shared. That is for few rows.
 //
-// Sums run in two levels: at most 64 products are chained before they are added to a second total. The FP32
+// Where moreover SUBGROUP is not 0, it is the device's subgroup size, and A is not in shared memory either: each
+// lane holds vectors of four rows (THREAD_M is a multiple of 4 · SUBGROUP, THREAD_N = 4) and broadcasts them. That is for software drivers,
+// to which a barrier is a switch of threads, and a load from memory a loop over the lanes: a vector of four costs
+// no more than one element, and a broadcast next to nothing.
+//
+// Sums run in two levels: 64 products are chained before they are added to a second total. The FP32
 // contract allows 8·√K·2⁻²⁴·S; a chain of 64 and K/64 additions round at most 64 + K/64 ≤ 8·√K times up to
 // K = 250,000, for every finite input. One long chain would break it.
 //
@@ -26,25 +30,34 @@ layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 #if LANES_N == THREADS
 #define OWN_COLUMNS
 #endif
+#if SUBGROUP > 0
+#define ROWS_IN_LANES
+#endif
 
+const uint PROMOTE = 64 / BLOCK; // blocks
 const uint TILE_M = THREADS / LANES_N * THREAD_M;
 const uint TILE_N = LANES_N * THREAD_N;
 const uint A_LOADS = (BLOCK * TILE_M + THREADS - 1) / THREADS; // a small A has less than one for each thread
 const uint B_LOADS = BLOCK * TILE_N / THREADS;
 const bool A_IS_EVEN = BLOCK * TILE_M % THREADS == 0;
 
+#ifdef ROWS_IN_LANES
+const uint VECTORS = THREAD_M / (4 * SUBGROUP);
+vec4 a_next[BLOCK * VECTORS]; // of each step: four rows from 4 · a_vector(i) on
+uint a_step(uint i) { return i / VECTORS; }
+uint a_vector(uint i) { return i % VECTORS * SUBGROUP + gl_SubgroupInvocationID; }
+#else
 // Rows of shared memory are padded by one vec4, so that threads storing down a column hit different banks.
 const uint A_ROW = TILE_M / 4 + 1;
 #ifdef OWN_COLUMNS
 shared vec4 a_tile[BLOCK * A_ROW];
 #else
-const uint PROMOTE = 64 / BLOCK; // blocks
 const uint B_ROW = TILE_N / 4 + 1;
 shared vec4 a_tile[2 * BLOCK * A_ROW];
 shared vec4 b_tile[2 * BLOCK * B_ROW];
 #endif
-
 float a_next[A_LOADS];
+#endif
 float b_next[B_LOADS];
 float totals[THREAD_M * THREAD_N]; // row by row; after `multiply`, the results
 
@@ -76,6 +89,52 @@ uint b_n(uint i) { return (gl_LocalInvocationIndex + i * THREADS) % TILE_N; }
 
 void fetch(uint block);
 
+#ifdef ROWS_IN_LANES
+#if SUBGROUP != 8
+#error "the lanes are written out for subgroups of 8: a broadcast wants a literal lane"
+#endif
+#define MULTIPLY_LANE(lane) \
+    sums[first + lane * 4] = fma(vec4(subgroupBroadcast(a, lane)), b, sums[first + lane * 4]);
+
+void multiply(uint blocks) {
+    vec4 row_totals[THREAD_M];
+    vec4 sums[THREAD_M];
+    [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
+        row_totals[row] = vec4(0);
+    }
+    for (uint chain = 0; chain < blocks; chain += PROMOTE) {
+        [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
+            sums[row] = vec4(0);
+        }
+        uint chain_end = min(chain + PROMOTE, blocks);
+        for (uint block = chain; block < chain_end; ++block) {
+            fetch(block);
+            [[unroll]] for (uint i = 0; i < BLOCK * VECTORS * 4; ++i) {
+                uint step = a_step(i / 4);
+                vec4 b = vec4(b_next[step * 4], b_next[step * 4 + 1], b_next[step * 4 + 2], b_next[step * 4 + 3]);
+                float a = a_next[i / 4][i % 4];
+                uint first = i / 4 % VECTORS * SUBGROUP * 4 + i % 4; // lane 0's row
+                MULTIPLY_LANE(0)
+                MULTIPLY_LANE(1)
+                MULTIPLY_LANE(2)
+                MULTIPLY_LANE(3)
+                MULTIPLY_LANE(4)
+                MULTIPLY_LANE(5)
+                MULTIPLY_LANE(6)
+                MULTIPLY_LANE(7)
+            }
+        }
+        [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
+            row_totals[row] += sums[row];
+        }
+    }
+    [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
+        totals[at] = row_totals[at / 4][at % 4];
+    }
+}
+
+#else
+
 void store_a(uint first_row) {
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint m = a_m(i);
@@ -88,28 +147,31 @@ void store_a(uint first_row) {
 #ifdef OWN_COLUMNS
 
 void multiply(uint blocks) {
+    float sums[THREAD_M * THREAD_N];
     [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
         totals[at] = 0;
     }
-    for (uint block = 0; block < blocks; ++block) {
-        fetch(block);
-        barrier(); // until everyone is done with the block before
-        store_a(0);
-        barrier();
-        vec4 a[BLOCK * THREAD_M / 4];
-        [[unroll]] for (uint i = 0; i < BLOCK * THREAD_M / 4; ++i) {
-            a[i] = a_tile[i / (THREAD_M / 4) * A_ROW + i % (THREAD_M / 4)];
-        }
-        float sums[THREAD_M * THREAD_N];
+    for (uint chain = 0; chain < blocks; chain += PROMOTE) {
         [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
             sums[at] = 0;
         }
-        [[unroll]] for (uint i = 0; i < BLOCK * THREAD_M * THREAD_N; ++i) {
-            uint step = i / (THREAD_M * THREAD_N);
-            uint at = i % (THREAD_M * THREAD_N);
-            uint row = at / THREAD_N;
-            float value = a[step * (THREAD_M / 4) + row / 4][row % 4];
-            sums[at] = fma(value, b_next[step * THREAD_N + at % THREAD_N], sums[at]);
+        uint chain_end = min(chain + PROMOTE, blocks);
+        for (uint block = chain; block < chain_end; ++block) {
+            fetch(block);
+            barrier(); // until everyone is done with the block before
+            store_a(0);
+            barrier();
+            vec4 a[BLOCK * THREAD_M / 4];
+            [[unroll]] for (uint i = 0; i < BLOCK * THREAD_M / 4; ++i) {
+                a[i] = a_tile[i / (THREAD_M / 4) * A_ROW + i % (THREAD_M / 4)];
+            }
+            [[unroll]] for (uint i = 0; i < BLOCK * THREAD_M * THREAD_N; ++i) {
+                uint step = i / (THREAD_M * THREAD_N);
+                uint at = i % (THREAD_M * THREAD_N);
+                uint row = at / THREAD_N;
+                float value = a[step * (THREAD_M / 4) + row / 4][row % 4];
+                sums[at] = fma(value, b_next[step * THREAD_N + at % THREAD_N], sums[at]);
+            }
         }
         [[unroll]] for (uint at = 0; at < THREAD_M * THREAD_N; ++at) {
             totals[at] += sums[at];
@@ -181,3 +243,4 @@ void multiply(uint blocks) {
 }
 
 #endif
+#endif // ROWS_IN_LANES

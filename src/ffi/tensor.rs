@@ -94,6 +94,10 @@ impl Tensor {
         for axis in 0..rank {
             shape.push(size(raw.shape[axis], || format!("{name}->shape[{axis}]"))?);
         }
+        let elements = shape.iter().try_fold(ELEMENT, |bytes, &size| bytes.checked_mul(size));
+        if elements.is_none_or(|bytes| bytes > isize::MAX as u64) {
+            return Err(Error::invalid(format!("{name} of shape {shape:?} overflows 64-bit byte sizes")));
+        }
         let strides = raw.strides[..rank].to_vec();
         let place = match (raw.data.is_null(), raw.buffer.is_null()) {
             (false, false) => {

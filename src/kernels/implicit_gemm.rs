@@ -21,7 +21,7 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
     } else {
         (problem.channels_per_group(), problem.outputs_per_group())
     };
-    let reach = Reach::new(problem, limits, &[("the weight", problem.weight_elements())])?;
+    let reach = Reach::new(problem, limits, &[("the packed weight", packed.bytes / 4)])?;
     for images in reach.slices(problem) {
         let size = Size {
             m: result_channels,

@@ -9,7 +9,14 @@ use crate::problem::{Pass, Problem};
 
 /// Bytes of the problem's weight once packed. A depthwise weight is used as it is.
 pub fn packed_bytes(problem: &Problem) -> u64 {
-    if depthwise::applies(problem) { 0 } else { 4 * problem.weight_elements() }
+    if depthwise::applies(problem) {
+        return 0;
+    }
+    let (results, reduced) = match problem.pass {
+        Pass::BackwardInput => (problem.channels_per_group(), problem.outputs_per_group()),
+        _ => (problem.outputs_per_group(), problem.channels_per_group()),
+    };
+    4 * problem.groups * problem.taps() * reduced * results.next_multiple_of(4)
 }
 
 /// Appends `packed = weight`, in the order `[group][tap][reduced channel][result channel]`.
@@ -17,7 +24,7 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
     let elements = problem.weight_elements();
     // The weight alone decides how it is reached; input and output are not touched.
     let empty = Problem { n: 0, ..problem.clone() };
-    let reach = Reach::new(&empty, limits, &[("the weight", elements)])?;
+    let reach = Reach::new(&empty, limits, &[("the weight", elements.max(packed.bytes / 4))])?;
     let mut sizes = Images { begin: 0, count: 0 }.sizes(problem);
     sizes.extra = [u32::from(problem.pass == Pass::BackwardInput), 0];
     let dispatch = Dispatch {
@@ -27,5 +34,6 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
         sizes,
         tiles: 0..0,
     };
-    plan.push(dispatch, elements.div_ceil(u64::from(THREADS)), 4.0 * elements as f64 / limits.flops)
+    let packed_elements = packed.bytes / 4;
+    plan.push(dispatch, packed_elements.div_ceil(u64::from(THREADS)), 4.0 * packed_elements as f64 / limits.flops)
 }

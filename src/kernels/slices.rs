@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use crate::plan::{Limits, Operand, Role, Sizes};
 use crate::problem::Problem;
 
+/// Pieces of a batch beyond which a plan would exhaust the host's memory.
+const MOST_SLICES: u64 = 100_000;
+
 /// A run of images, and how their tensors are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Images {
@@ -20,13 +23,18 @@ pub struct Reach {
     images: u64,
 }
 
+/// Elements that a binding reaches, wherever in its alignment it begins.
+fn bound_elements(limits: &Limits) -> u64 {
+    (limits.storage_buffer_range - limits.storage_buffer_alignment) / 4
+}
+
 /// Elements that 32-bit signed index arithmetic reaches.
 const MAX_ELEMENTS: u64 = i32::MAX as u64;
 
 impl Reach {
     /// `whole` names the tensors that every dispatch sees entirely, in elements; input and output are cut by image.
     pub fn new(problem: &Problem, limits: &Limits, whole: &[(&str, u64)]) -> Result<Reach> {
-        let bound_elements = (limits.storage_buffer_range - limits.storage_buffer_alignment) / 4;
+        let bound_elements = bound_elements(limits);
         let image = |elements: u64| elements.checked_div(problem.n).unwrap_or(0);
         let sizes = [
             ("one image of the input", image(problem.input_elements())),
@@ -50,6 +58,12 @@ impl Reach {
         }
         let reach = if addresses { MAX_ELEMENTS } else { bound_elements };
         let images = sizes.iter().map(|(_, elements)| reach / elements.max(&1)).min().unwrap_or(1);
+        if problem.n / images.max(1) > MOST_SLICES {
+            return Err(Error::unsupported(format!(
+                "a batch of {} images would take more than {MOST_SLICES} dispatches",
+                problem.n
+            )));
+        }
         Ok(Reach { addresses, images })
     }
 

@@ -17,8 +17,10 @@ pub struct Tile {
     pub thread_n: u32,
     /// Threads side by side along n.
     pub lanes_n: u32,
-    /// Reduction steps held in shared memory at once.
+    /// Reduction steps held at once.
     pub block: u32,
+    /// The subgroup size that it needs; 0: any.
+    pub subgroup: u32,
     efficiency: Efficiency,
 }
 
@@ -42,8 +44,8 @@ const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
 
 fn tiles() -> impl Iterator<Item = Tile> {
     TILE_SIZES.iter().zip(EFFICIENCIES).enumerate().map(|(index, (&sizes, efficiency))| {
-        let [threads, thread_m, thread_n, lanes_n, block] = sizes;
-        Tile { index, threads, thread_m, thread_n, lanes_n, block, efficiency }
+        let [threads, thread_m, thread_n, lanes_n, block, subgroup] = sizes;
+        Tile { index, threads, thread_m, thread_n, lanes_n, block, subgroup, efficiency }
     })
 }
 
@@ -58,15 +60,24 @@ impl Tile {
         u64::from(self.lanes_n * self.thread_n)
     }
 
-    /// Bytes of shared memory: rows padded by a vec4, both blocks twice and weight gradients' table of columns, or A
+    /// Bytes of shared memory, none where lanes hold the rows: rows padded by a vec4, both blocks twice and weight gradients' table of columns, or A
     /// alone where threads have columns of their own.
     pub fn shared_memory(&self) -> u64 {
         let rows = |results: u64| u64::from(self.block) * (results / 4 + 1) * 16;
-        if self.own_columns() { rows(self.m()) } else { 2 * (rows(self.m()) + rows(self.n())) + 12 * self.n() }
+        if self.subgroup > 0 {
+            0
+        } else if self.own_columns() {
+            rows(self.m())
+        } else {
+            2 * (rows(self.m()) + rows(self.n())) + 12 * self.n()
+        }
     }
 
     fn fits(&self, limits: &Limits) -> bool {
-        self.threads <= limits.workgroup_threads && self.shared_memory() <= u64::from(limits.shared_memory)
+        let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_broadcast;
+        has_subgroup
+            && self.threads <= limits.workgroup_threads
+            && self.shared_memory() <= u64::from(limits.shared_memory)
     }
 
     /// Whether each thread has columns of B for itself; see the engine.
@@ -74,9 +85,10 @@ impl Tile {
         self.lanes_n == self.threads
     }
 
-    /// Rounds of loops for a block: the block's own, and its steps where those are not unrolled.
+    /// Rounds of loops for a block: the block's own, at most one of the loop around it, and its steps where those are
+    /// not unrolled.
     fn rounds(&self) -> u64 {
-        if self.own_columns() { 1 } else { u64::from(self.block + 1) }
+        if self.own_columns() { 2 } else { u64::from(self.block + 1) }
     }
 
     /// Rounds of loops that a thread runs for a result.
@@ -128,7 +140,7 @@ pub fn choose(size: &Size, limits: &Limits) -> Result<(Tile, f64)> {
     let fitting = tiles().filter(|tile| tile.fits(limits) && tile.iterations(size) <= limits.loop_iterations);
     let best = fitting.min_by(|a, b| a.cost(size, limits).total_cmp(&b.cost(size, limits))).ok_or_else(|| {
         Error::unsupported(format!(
-            "a sum of {} terms is too long for this device's loops, which end after {} rounds",
+            "no kernel fits this device for a sum of {} terms; its loops end after {} rounds",
             size.runs * size.run,
             limits.loop_iterations
         ))
@@ -146,6 +158,7 @@ mod tests {
             assert!(tile.threads.is_power_of_two() && tile.lanes_n.is_power_of_two() && tile.block.is_power_of_two());
             assert!(tile.thread_m.is_multiple_of(4), "{tile:?}");
             assert!(tile.thread_n.is_multiple_of(4) || tile.lanes_n == tile.threads, "{tile:?}");
+            assert!(tile.subgroup == 0 || tile.thread_n == 4, "{tile:?}");
             assert!(tile.threads >= 64 && tile.threads.is_multiple_of(tile.lanes_n), "{tile:?}");
             assert!((u64::from(tile.block) * tile.n()).is_multiple_of(u64::from(tile.threads)), "{tile:?}");
             assert!(tile.threads.is_multiple_of(tile.block) && 64u32.is_multiple_of(tile.block), "{tile:?}");

@@ -4,7 +4,7 @@ use super::slices::{Reach, whole};
 use super::table::CONV2D_BACKWARD_WEIGHT;
 use super::tile::{Size, choose};
 use super::{FLAG_SKIP_WEIGHT, Kernel, reduce};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
 use crate::problem::Problem;
 
@@ -26,6 +26,8 @@ pub struct Columns {
 
 /// Fewer output pixels than this a split, and summing the splits costs more than it gains.
 const LEAST_PIXELS: u64 = 512;
+/// More output pixels than this a split, and the sum of its chains of 64 grows beyond the accuracy contract.
+const MOST_PIXELS: u64 = 1 << 17;
 /// Bytes of partial sums beyond which splitting stops.
 const MOST_PARTIAL_BYTES: u64 = 64 << 20;
 /// Workgroups wanted for each that the device runs at once.
@@ -70,9 +72,17 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
     let most = wanted.min(affordable).max(1);
     let longest = columns.most_pixels / columns.step * columns.step;
     let even = (problem.n * plane).div_ceil(most).max(LEAST_PIXELS).next_multiple_of(columns.step);
-    let split_pixels = even.min(longest);
+    let split_pixels = even.min(longest).min(MOST_PIXELS);
     let splits_of = |count: u64| (count * plane).div_ceil(split_pixels);
     let splits: u64 = images.iter().map(|part| splits_of(part.count)).sum();
+
+    let partial_elements = splits.saturating_mul(weights.max(biases));
+    if splits > 1 && partial_elements > reachable {
+        return Err(Error::unsupported(format!(
+            "the weight's gradient takes {splits} partial sums of {} bytes each, more than this device reaches at once",
+            4 * weights.max(biases)
+        )));
+    }
 
     let direct = splits == 1 && !problem.options.accumulate;
     let (weight_at, bias_at) = if direct {

@@ -68,6 +68,14 @@ pub fn contiguous<'a>(input: &'a Input<'_>) -> Result<Cow<'a, [f32]>> {
     }
 }
 
+/// The elements in row-major order, in memory of their own.
+pub fn copied(input: &Input<'_>) -> Result<Vec<f32>> {
+    let from = contiguous(input)?;
+    let mut values = zeros(from.len())?;
+    values.copy_from_slice(&from);
+    Ok(values)
+}
+
 /// Where a result is computed: in place, or in a copy that is written back.
 enum Target<'a, 'b> {
     InPlace(&'a mut [f32]),

@@ -242,6 +242,8 @@ struct Place<'a> {
     memory: Memory<'a>,
     /// Staging memory that must be copied into a block of our own first.
     arrival: Option<Block>,
+    /// Bytes that came from the host.
+    uploaded: u64,
 }
 
 enum Memory<'a> {
@@ -271,7 +273,7 @@ impl<'a> Place<'a> {
         match tensor.buffer().storage() {
             Storage::Vulkan(block) => {
                 let bound = Bound { block, offset: tensor.offset(), bytes: tensor.bytes() };
-                Ok(Place { memory: Memory::Buffer(bound), arrival: None })
+                Ok(Place { memory: Memory::Buffer(bound), arrival: None, uploaded: 0 })
             }
             Storage::Cpu(_) => Err(Error::new(Status::Internal, "a tensor's memory is not this device's")),
         }
@@ -282,6 +284,7 @@ impl<'a> Place<'a> {
         let bytes = 4 * elements as u64;
         let mut block = Block::new(device, Home::Device, bytes)?;
         let mut arrival = None;
+        let uploaded = if values.is_some() { bytes } else { 0 };
         if let Some(values) = values {
             if block.is_mapped() {
                 upload(&mut block, values)?;
@@ -291,16 +294,15 @@ impl<'a> Place<'a> {
                 arrival = Some(staging);
             }
         }
-        Ok(Place { memory: Memory::Own(block), arrival })
+        Ok(Place { memory: Memory::Own(block), arrival, uploaded })
     }
 
     /// Records the copy out of staging memory, and says how many bytes came from the host.
     fn arrive(&self, recorder: &Recorder) -> u64 {
-        let Memory::Own(block) = &self.memory else { return 0 };
         if let Some(staging) = &self.arrival {
-            recorder.copy(staging.whole(), block.whole());
+            recorder.copy(staging.whole(), self.bound());
         }
-        block.bytes()
+        self.uploaded
     }
 
     /// Records the copy into staging memory where the host cannot read the block itself.

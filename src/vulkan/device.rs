@@ -25,6 +25,8 @@ pub struct Device {
     pool: Mutex<Option<Pool>>,
     pipelines: Pipelines,
     recordings: Mutex<Vec<Recording>>,
+    /// Recordings that could not be waited for; they end with the device.
+    abandoned: Mutex<Vec<Recording>>,
     submitted: AtomicU64,
     completed: AtomicU64,
     lost: AtomicBool,
@@ -96,6 +98,7 @@ impl Device {
             timestamps: timestamps(&instance, physical, queue_family),
             pool: Mutex::new(None),
             recordings: Mutex::default(),
+            abandoned: Mutex::default(),
             submitted: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             lost: AtomicBool::new(false),
@@ -109,7 +112,10 @@ impl Device {
             physical_device: physical.raw,
             debug_settings: AllocatorDebugSettings::default(),
             buffer_device_address: buffer_addresses,
-            allocation_sizes: AllocationSizes::default(),
+            // Small at first, so that a small program takes little; each further block is twice as large.
+            allocation_sizes: AllocationSizes::new(8 << 20, 8 << 20)
+                .with_max_device_memblock_size(256 << 20)
+                .with_max_host_memblock_size(64 << 20),
         };
         let unified = shares_host_memory(&device._instance, physical);
         *device.pool.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(Pool::new(&memory, unified, budget)?);
@@ -153,6 +159,10 @@ impl Device {
 
     pub(super) fn recordings(&self) -> MutexGuard<'_, Vec<Recording>> {
         self.recordings.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    pub(super) fn abandon(&self, recording: Recording) {
+        self.abandoned.lock().unwrap_or_else(|poison| poison.into_inner()).push(recording);
     }
 
     /// Serial of the newest submission.
@@ -245,9 +255,11 @@ impl Drop for Device {
         // fails the wait, and its objects may be destroyed all the same.
         unsafe {
             let _ = self.raw.device_wait_idle();
-            for recording in self.recordings().drain(..) {
+            let mut abandoned = self.abandoned.lock().unwrap_or_else(|poison| poison.into_inner());
+            for recording in self.recordings().drain(..).chain(abandoned.drain(..)) {
                 recording.destroy(&self.raw);
             }
+            drop(abandoned);
             self.pipelines.destroy(&self.raw);
             let pool = self.pool.lock().unwrap_or_else(|poison| poison.into_inner()).take();
             if let Some(mut pool) = pool {
@@ -333,6 +345,8 @@ fn limits(
         workgroup_threads: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
         shared_memory: limits.max_compute_shared_memory_size,
         subgroup: subgroups.subgroup_size,
+        subgroup_broadcast: subgroups.supported_stages.contains(vk::ShaderStageFlags::COMPUTE)
+            && subgroups.supported_operations.contains(vk::SubgroupFeatureFlags::BALLOT),
         buffer_addresses,
         push_descriptors,
         software,

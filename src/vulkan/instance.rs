@@ -61,7 +61,17 @@ impl Instance {
             ));
         }
         let application = vk::ApplicationInfo::default().engine_name(c"libgrilly").api_version(KNOWN_VERSION);
-        let create = vk::InstanceCreateInfo::default().application_info(&application);
+        // Without this extension the loader hides devices that are not fully conformant, such as MoltenVK's.
+        // SAFETY: the entry is loaded and never unloaded.
+        let offered = unsafe { entry.enumerate_instance_extension_properties(None) }.unwrap_or_default();
+        let portability = khr::portability_enumeration::NAME;
+        let shown = offered.iter().any(|extension| extension.extension_name_as_c_str() == Ok(portability));
+        let names = if shown { vec![portability.as_ptr()] } else { vec![] };
+        let flags = if shown { vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR } else { Default::default() };
+        let create = vk::InstanceCreateInfo::default()
+            .application_info(&application)
+            .enabled_extension_names(&names)
+            .flags(flags);
         // SAFETY: the structures live until the call returns.
         let raw = unsafe { entry.create_instance(&create, None) }.map_err(|result| match result {
             vk::Result::ERROR_INCOMPATIBLE_DRIVER => {

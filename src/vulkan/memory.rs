@@ -70,7 +70,7 @@ pub struct Usage {
     pub allocations: u64,
 }
 
-/// Blocks come in four sizes to the octave, so that one freed fits many later requests and wastes at most a fifth.
+/// Blocks come in four sizes to the octave, so that one freed fits many later requests and wastes at most a quarter.
 fn size_class(bytes: u64) -> u64 {
     let bytes = bytes.max(256);
     let step = (bytes.next_power_of_two() / 8).max(64);

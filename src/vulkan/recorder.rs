@@ -383,7 +383,11 @@ impl Drop for Recorder {
         // After an error the work may still run; its memory must not be reused before it ends.
         let _ = self.wait();
         if let Some(recording) = self.recording.take() {
-            self.device.recordings().push(recording);
+            match self.state {
+                // It could not be waited for, so it may still be in use.
+                State::Submitted(_) => self.device.abandon(recording),
+                State::Recording | State::Done => self.device.recordings().push(recording),
+            }
         }
     }
 }
