@@ -210,6 +210,7 @@ def reductions():
     yield conv("long_input_reduction_6272_strided", 1, 4, 9, 9, 128, 7, stride=2, padding=3)
     yield conv("long_weight_reduction_51076", 4, 2, 113, 113, 3, 3, padding=1)
     yield conv("long_weight_reduction_52900_pointwise", 1, 1, 230, 230, 2, 1)
+    yield conv("long_weight_reduction_50176_wide", 1, 16, 224, 224, 16, 1)  # wide enough for the norm to count
     yield conv("long_weight_reduction_50000_batch", 50000, 2, 1, 1, 3, 1)
     yield conv("long_weight_reduction_65536_depthwise", 4, 3, 128, 128, 3, 3, padding=1, groups=3)
     yield conv("long_weight_reduction_54450_strided", 2, 1, 331, 331, 2, 2, stride=2)

@@ -170,30 +170,36 @@ pub fn pack(context: &Context, device: &Arc<Device>, config: &Conv2dConfig, weig
         let unpadded = Conv2dConfig { padding: [[0, 0]; 2], ..config.clone() };
         Problem::new(&unpadded, [1, config.in_channels, size(0), size(1)], pass, PassOptions::default())
     };
-    let bytes = kernels::packed_bytes(&problem(problem::Pass::Forward)?);
     let raw = Place::of_input(device, &weight)?;
     let mut recorder = Recorder::new(device)?;
     let uploaded = raw.arrive(&recorder);
-    let packed = if bytes == 0 {
-        let copy = Block::new(device, Home::Device, config.weight_bytes())?;
-        recorder.barrier();
-        recorder.copy(raw.bound(), Bound { block: &copy, offset: 0, bytes: config.weight_bytes() });
-        Packed::Raw(copy)
-    } else {
-        let forward = Block::new(device, Home::Device, bytes)?;
-        let backward_input = Block::new(device, Home::Device, bytes)?;
-        for (pass, block) in [(problem::Pass::Forward, &forward), (problem::Pass::BackwardInput, &backward_input)] {
-            for dispatch in &kernels::plan_packing(&problem(pass)?, device.limits())?.dispatches {
-                let operands = dispatch.operands.map(|operand| {
-                    operand.map(|operand| match operand.role {
-                        Role::Packed => Bound { block, offset: operand.offset, bytes: operand.bytes },
-                        _ => raw.part(&operand),
-                    })
-                });
-                recorder.dispatch(dispatch, &operands)?;
-            }
+    let mut pack_for = |pass| -> Result<Option<Block>> {
+        let problem = problem(pass)?;
+        let bytes = kernels::packed_bytes(&problem);
+        if bytes == 0 {
+            return Ok(None);
         }
+        let block = Block::new(device, Home::Device, bytes)?;
+        for dispatch in &kernels::plan_packing(&problem, device.limits())?.dispatches {
+            let operands = dispatch.operands.map(|operand| {
+                operand.map(|operand| match operand.role {
+                    Role::Packed => Bound { block: &block, offset: operand.offset, bytes: operand.bytes },
+                    _ => raw.part(&operand),
+                })
+            });
+            recorder.dispatch(dispatch, &operands)?;
+        }
+        Ok(Some(block))
+    };
+    let orders = (pack_for(problem::Pass::Forward)?, pack_for(problem::Pass::BackwardInput)?);
+    let packed = if let (Some(forward), Some(backward_input)) = orders {
         Packed::Ordered { forward, backward_input }
+    } else {
+        let bytes = config.weight_bytes();
+        let copy = Block::new(device, Home::Device, bytes)?;
+        recorder.barrier();
+        recorder.copy(raw.bound(), Bound { block: &copy, offset: 0, bytes });
+        Packed::Raw(copy)
     };
     recorder.submit()?;
     recorder.wait()?;

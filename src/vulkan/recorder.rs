@@ -209,6 +209,19 @@ impl Recorder {
             Error::new(Status::Internal, format!("a dispatch of {} without any operand", module.name))
         })?;
         let bound = operands.map(|operand| operand.unwrap_or(stand_in));
+        let outside = |operand: &Bound<'_>| operand.offset + operand.bytes > operand.block.bytes();
+        if let Some(operand) = bound.iter().find(|operand| outside(operand)) {
+            return Err(Error::new(
+                Status::Internal,
+                format!(
+                    "{} was given bytes {}+{} of a block of {}",
+                    module.name,
+                    operand.offset,
+                    operand.bytes,
+                    operand.block.bytes()
+                ),
+            ));
+        }
         let alignment = self.device.limits().storage_buffer_alignment;
         let addressed = module.bindings.is_empty();
 
