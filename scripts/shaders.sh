@@ -8,6 +8,4 @@ say "Shader compiler"
 system_packages "building shaderc" cmake ninja-build
 export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/libgrilly/compile-shaders
 echo "building in $CARGO_TARGET_DIR"
-cargo build --release --locked -p compile-shaders --features compile-shaders
-say "Modules"
-"$CARGO_TARGET_DIR/release/compile-shaders"
+cargo run --release --locked -p compile-shaders --features compile-shaders
