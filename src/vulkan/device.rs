@@ -1,7 +1,7 @@
 //! A logical device, its queue, and what is counted on it.
 
 use super::failure;
-use super::instance::{Extensions, Instance, PhysicalDevice};
+use super::instance::{Extensions, Instance, PhysicalDevice, lifecycle};
 use super::memory::{Pool, Usage};
 use super::pipeline::Pipelines;
 use super::recorder::Recording;
@@ -80,10 +80,12 @@ impl Device {
         if buffer_addresses {
             create = create.push_next(&mut addresses);
         }
+        let alone = lifecycle();
         // SAFETY: the instance is alive, and so are the structures until the call returns; every extension and
         // feature asked for was found.
-        let raw = unsafe { instance.raw().create_device(physical.raw, &create, None) }
-            .map_err(|result| failure("opening the device", result))?;
+        let raw = unsafe { instance.raw().create_device(physical.raw, &create, None) };
+        drop(alone);
+        let raw = raw.map_err(|result| failure("opening the device", result))?;
         // From here on the device is closed by `Drop`, whatever fails.
         // SAFETY: the queue was asked for above.
         let queue = unsafe { raw.get_device_queue(queue_family, 0) };
@@ -266,6 +268,7 @@ impl Drop for Device {
                 pool.trim(&self.raw, u64::MAX);
                 drop(pool);
             }
+            let _alone = lifecycle();
             self.raw.destroy_device(None);
         }
     }

@@ -4,7 +4,7 @@ use super::failure;
 use crate::error::{Error, Result, Status};
 use ash::{khr, vk};
 use std::ffi::CStr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The Vulkan version that a device must offer.
 const REQUIRED_VERSION: u32 = vk::API_VERSION_1_1;
@@ -33,6 +33,15 @@ pub struct PhysicalDevice {
     pub refusal: Option<String>,
 }
 
+/// Held while instances and devices come and go. Vulkan allows that from several threads at once, but with NVIDIA's
+/// driver 580 and loader 1.3.239 two of eight runs that did so ended in a corrupted heap.
+///
+/// A process that forks while another of its threads is in here leaves the lock taken for the child.
+pub(super) fn lifecycle() -> MutexGuard<'static, ()> {
+    static LIFECYCLE: Mutex<()> = Mutex::new(());
+    LIFECYCLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The loader is opened once and never closed: drivers leave threads behind that must keep their code.
 fn entry() -> Result<&'static ash::Entry> {
     static ENTRY: OnceLock<std::result::Result<ash::Entry, String>> = OnceLock::new();
@@ -49,6 +58,7 @@ impl Instance {
     /// # Errors
     /// `NoVulkan` without a loader, `NoDevice` without a driver.
     pub fn new() -> Result<Instance> {
+        let _alone = lifecycle();
         let entry = entry()?;
         // SAFETY: the entry is loaded and never unloaded.
         let offered = unsafe { entry.try_enumerate_instance_version() };
@@ -88,6 +98,7 @@ impl Instance {
 
     /// All devices, in Vulkan's order, which `VK_GPU_INDEX` counts.
     pub fn physical_devices(&self) -> Result<Vec<PhysicalDevice>> {
+        let _alone = lifecycle();
         // SAFETY: the instance is alive.
         let devices = unsafe { self.raw.enumerate_physical_devices() };
         let devices = devices.map_err(|result| failure("enumerating devices", result))?;
@@ -167,6 +178,7 @@ pub(super) struct Extensions {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        let _alone = lifecycle();
         // SAFETY: every device of the instance keeps it alive, so none is left.
         unsafe { self.raw.destroy_instance(None) };
     }
