@@ -129,6 +129,7 @@ fn large_layers() -> Vec<(Conv2dConfig, [u64; 4])> {
         layer([16, 16], 3, 16, [1, 3000, 1000]),
         layer([2000, 2000], 1, 1, [1, 8, 8]),
         layer([64, 64], 3, 1, [4000, 56, 56]),
+        layer([2740, 2740], 1, 1, [300, 16, 16]), // partial sums of its slices beyond 128 MiB together
     ]
 }
 

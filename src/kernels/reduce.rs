@@ -10,6 +10,7 @@ use crate::problem::Problem;
 pub fn plan(
     problem: &Problem,
     limits: &Limits,
+    addresses: bool,
     partial: Operand,
     result: Operand,
     splits: u64,
@@ -19,7 +20,6 @@ pub fn plan(
         return Ok(());
     }
     let elements = result.bytes / 4;
-    let addresses = partial.bytes.max(result.bytes) > limits.storage_buffer_range - limits.storage_buffer_alignment;
     let dispatch = Dispatch {
         module: REDUCE_SPLITS.module(addresses),
         specialization: vec![],

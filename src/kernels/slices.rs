@@ -67,6 +67,12 @@ impl Reach {
         Ok(Reach { addresses, images })
     }
 
+    /// Whether a kernel that also sees a tensor of so many elements uses addresses; `None` if nothing reaches that far.
+    pub fn addresses_for(&self, elements: u64, limits: &Limits) -> Option<bool> {
+        let addresses = self.addresses || elements > bound_elements(limits);
+        ((limits.buffer_addresses || !addresses) && elements <= MAX_ELEMENTS).then_some(addresses)
+    }
+
     /// The batch, cut.
     pub fn slices(&self, problem: &Problem) -> impl Iterator<Item = Images> + use<> {
         let (n, images) = (problem.n, self.images.max(1));

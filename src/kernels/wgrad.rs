@@ -67,8 +67,7 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
     // Every slice of the batch has at least one split; beyond that, as many as fill the device.
     let plane = problem.p * problem.q;
     let wanted = (WAVES * u64::from(limits.concurrent_workgroups)).div_ceil(columns.tiles.max(1));
-    let reachable = if reach.addresses { i32::MAX as u64 } else { limits.storage_buffer_range / 4 - 64 };
-    let affordable = (MOST_PARTIAL_BYTES / 4).min(reachable) / (weights + biases).max(1);
+    let affordable = MOST_PARTIAL_BYTES / 4 / (weights + biases).max(1);
     let most = wanted.min(affordable).max(1);
     let longest = columns.most_pixels / columns.step * columns.step;
     let even = (problem.n * plane).div_ceil(most).max(LEAST_PIXELS).next_multiple_of(columns.step);
@@ -76,13 +75,14 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
     let splits_of = |count: u64| (count * plane).div_ceil(split_pixels);
     let splits: u64 = images.iter().map(|part| splits_of(part.count)).sum();
 
+    // Every slice of the batch adds a partial sum, so together they may reach beyond a binding where no tensor does.
     let partial_elements = splits.saturating_mul(weights.max(biases));
-    if splits > 1 && partial_elements > reachable {
-        return Err(Error::unsupported(format!(
-            "the weight's gradient takes {splits} partial sums of {} bytes each, more than this device reaches at once",
+    let addresses = reach.addresses_for(partial_elements, limits).ok_or_else(|| {
+        Error::unsupported(format!(
+            "the weight's gradient takes {splits} partial sums of {} bytes each, more than this device binds at most",
             4 * weights.max(biases)
-        )));
-    }
+        ))
+    })?;
 
     let direct = splits == 1 && !problem.options.accumulate;
     let (weight_at, bias_at) = if direct {
@@ -98,7 +98,7 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
         sizes.extra = [split_pixels as u32, 0];
         let share = part.count as f64 / problem.n as f64;
         let dispatch = Dispatch {
-            module: columns.kernel.tiled(columns.tile, reach.addresses),
+            module: columns.kernel.tiled(columns.tile, addresses),
             specialization: vec![],
             operands: [
                 Some(part.input(problem)),
@@ -113,8 +113,8 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
         first_split += part_splits;
     }
     if !direct {
-        reduce::plan(problem, limits, weight_at, whole(Role::Weight, weights), splits, plan)?;
-        reduce::plan(problem, limits, bias_at, whole(Role::Bias, biases), splits, plan)?;
+        reduce::plan(problem, limits, addresses, weight_at, whole(Role::Weight, weights), splits, plan)?;
+        reduce::plan(problem, limits, addresses, bias_at, whole(Role::Bias, biases), splits, plan)?;
     }
     Ok(())
 }
