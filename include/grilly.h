@@ -7,8 +7,9 @@
  *   grilly_last_error_message() then says what was wrong and what is legal; it belongs to the calling thread.
  * - Out-parameters come last and are written only on success. The contents of tensors that a failed call would have
  *   written are unspecified.
- * - Structures begin with struct_size and have a grilly_*_init() that sets it; they grow at the tail, so a program
- *   built against an older header runs with a newer library. Structures are copied, never retained.
+ * - Structures begin with struct_size and have a grilly_*_init(), which takes their sizeof and sets it; they grow at
+ *   the tail, so a program built against an older header runs with a newer library. Structures are copied, never
+ *   retained.
  * - Handles are typed opaque values. They may be used from any thread, concurrently. A null, stale, doubly destroyed
  *   or foreign handle is GRILLY_ERROR_INVALID_HANDLE, never a crash. grilly_*_destroy() of NULL does nothing.
  *   Objects keep their context's device alive, so handles may be destroyed in any order.
@@ -84,6 +85,26 @@
  The accuracy class of TF32.
  */
 #define GRILLY_PRECISION_FAST 2
+
+/*
+ Zeros surround the input.
+ */
+#define GRILLY_PADDING_ZEROS 0
+
+/*
+ The input is mirrored at its edge, which is not repeated; each padding is less than that axis's size.
+ */
+#define GRILLY_PADDING_REFLECT 1
+
+/*
+ The input's edge is repeated.
+ */
+#define GRILLY_PADDING_REPLICATE 2
+
+/*
+ The input repeats from its other side; each padding is at most that axis's size.
+ */
+#define GRILLY_PADDING_CIRCULAR 3
 
 /*
  32-bit IEEE 754 floating point.
@@ -404,9 +425,22 @@ typedef struct {
      */
     int64_t groups;
     /*
+     Transposed: rows and columns added after each axis of the output (bottom, right); less than the stride or the
+     dilation. Otherwise 0.
+     */
+    int64_t output_padding[2];
+    /*
      `GRILLY_PRECISION_*`.
      */
     int32_t precision;
+    /*
+     `GRILLY_PADDING_*`; a transposed convolution has `GRILLY_PADDING_ZEROS`.
+     */
+    int32_t padding_mode;
+    /*
+     1: a transposed convolution, the input gradient of one from `out_channels` to `in_channels`; 0: none.
+     */
+    int32_t transposed;
     /*
      Must be 0.
      */
@@ -596,9 +630,10 @@ extern "C" {
  Fills a tensor that views `bytes` bytes of host memory, contiguous and of the given shape.
 
  # Safety
- `tensor` is NULL or writable; `shape` has `rank` readable elements.
+ `tensor` is NULL or has `size` writable bytes; `shape` has `rank` readable elements.
  */
 void grilly_tensor_init_host(grilly_tensor *tensor,
+                             size_t size,
                              void *data,
                              uint64_t bytes,
                              int32_t rank,
@@ -608,9 +643,10 @@ void grilly_tensor_init_host(grilly_tensor *tensor,
  Fills a tensor that views a buffer from byte `offset` on, contiguous and of the given shape.
 
  # Safety
- `tensor` is NULL or writable; `shape` has `rank` readable elements.
+ `tensor` is NULL or has `size` writable bytes; `shape` has `rank` readable elements.
  */
 void grilly_tensor_init_device(grilly_tensor *tensor,
+                               size_t size,
                                const grilly_buffer *buffer,
                                uint64_t offset,
                                int32_t rank,
@@ -660,9 +696,9 @@ grilly_status grilly_buffer_destroy(grilly_buffer *buffer);
  Sets `struct_size`, automatic choice of the device, and everything else to 0.
 
  # Safety
- `desc` is NULL or writable.
+ `desc` is NULL or has `size` writable bytes.
  */
-void grilly_context_desc_init(grilly_context_desc *desc);
+void grilly_context_desc_init(grilly_context_desc *desc, size_t size);
 
 /*
  Opens a device. `desc` may be NULL for the defaults.
@@ -692,9 +728,9 @@ grilly_status grilly_context_device_info(const grilly_context *context, grilly_d
  Sets `struct_size`, and everything else to 0.
 
  # Safety
- `stats` is NULL or writable.
+ `stats` is NULL or has `size` writable bytes.
  */
-void grilly_stats_init(grilly_stats *stats);
+void grilly_stats_init(grilly_stats *stats, size_t size);
 
 /*
  What the context holds and has done so far.
@@ -719,9 +755,9 @@ grilly_status grilly_context_destroy(grilly_context *context);
  Sets `struct_size`, stride 1, dilation 1, one group, `GRILLY_PRECISION_FP32`, and everything else to 0.
 
  # Safety
- `desc` is NULL or writable.
+ `desc` is NULL or has `size` writable bytes.
  */
-void grilly_conv2d_desc_init(grilly_conv2d_desc *desc);
+void grilly_conv2d_desc_init(grilly_conv2d_desc *desc, size_t size);
 
 /*
  Validates a convolution and binds it to a context's device. Weights are not part of it: they are tensors of each
@@ -746,9 +782,9 @@ grilly_status grilly_conv2d_output_shape(const grilly_conv2d *conv, const int64_
  Sets `struct_size`, and everything else to 0.
 
  # Safety
- `io` is NULL or writable.
+ `io` is NULL or has `size` writable bytes.
  */
-void grilly_conv2d_io_init(grilly_conv2d_io *io);
+void grilly_conv2d_io_init(grilly_conv2d_io *io, size_t size);
 
 /*
  `y = x ⋆ weight + bias`, and waits for it. Needs `x`, `y` and one of `weight` and `prepared`; `bias` may be NULL.
@@ -789,9 +825,9 @@ grilly_status grilly_conv2d_init_parameters(const grilly_conv2d *conv,
  Sets `struct_size`, and everything else to 0.
 
  # Safety
- `memory` is NULL or writable.
+ `memory` is NULL or has `size` writable bytes.
  */
-void grilly_memory_init(grilly_memory *memory);
+void grilly_memory_init(grilly_memory *memory, size_t size);
 
 /*
  Bytes of the convolution's tensors for an input of shape `[N, C, H, W]`, and of its scratch memory on this device.
@@ -820,9 +856,9 @@ grilly_status grilly_device_count(uint32_t *count);
  Sets `struct_size`, and everything else to 0.
 
  # Safety
- `info` is NULL or writable.
+ `info` is NULL or has `size` writable bytes.
  */
-void grilly_device_info_init(grilly_device_info *info);
+void grilly_device_info_init(grilly_device_info *info, size_t size);
 
 /*
  Describes one device.
@@ -849,9 +885,9 @@ grilly_status grilly_conv2d_plan(const grilly_conv2d *conv,
  Sets `struct_size`, and everything else to 0.
 
  # Safety
- `info` is NULL or writable.
+ `info` is NULL or has `size` writable bytes.
  */
-void grilly_plan_info_init(grilly_plan_info *info);
+void grilly_plan_info_init(grilly_plan_info *info, size_t size);
 
 /*
  What the plan will do.

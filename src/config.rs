@@ -16,6 +16,20 @@ pub enum Precision {
     Fast,
 }
 
+/// What surrounds an input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PaddingMode {
+    /// Zeros.
+    #[default]
+    Zeros,
+    /// The input mirrored at its edge, which is not repeated; each padding is less than that axis's size.
+    Reflect,
+    /// The input's edge, repeated.
+    Replicate,
+    /// The input again, from its other side; each padding is at most that axis's size.
+    Circular,
+}
+
 /// A 2-D convolution (cross-correlation, as in PyTorch and ONNX). One-dimensional ones have height 1.
 ///
 /// Pairs are (height, width). The fields are plain data; [`Conv2dConfig::validate`] says what is legal.
@@ -29,8 +43,14 @@ pub struct Conv2dConfig {
     pub kernel: [u64; 2],
     /// Step between output pixels, at least 1.
     pub stride: [u64; 2],
-    /// Zeros before and after each axis: `[[top, bottom], [left, right]]`.
+    /// Elements before and after each axis: `[[top, bottom], [left, right]]`.
     pub padding: [[u64; 2]; 2],
+    /// What those elements are.
+    pub padding_mode: PaddingMode,
+    /// A transposed convolution: the input gradient of a convolution from `out_channels` to `in_channels`.
+    pub transposed: bool,
+    /// Transposed: elements after each axis of the output (bottom, right), less than the stride or the dilation.
+    pub output_padding: [u64; 2],
     /// Distance between kernel elements, at least 1; 1 means none is skipped.
     pub dilation: [u64; 2],
     /// Independent blocks of channels, at least 1.
@@ -51,6 +71,9 @@ impl Conv2dConfig {
             kernel,
             stride: [1, 1],
             padding: [[0, 0], [0, 0]],
+            padding_mode: PaddingMode::default(),
+            transposed: false,
+            output_padding: [0, 0],
             dilation: [1, 1],
             groups: 1,
             precision: Precision::default(),

@@ -1,6 +1,6 @@
 //! The convolution: validated once, then run on tensors that the caller owns.
 
-use crate::config::Conv2dConfig;
+use crate::config::{Conv2dConfig, PaddingMode};
 use crate::context::{Backend, Context};
 use crate::error::{Error, Result};
 use crate::problem::{Pass, PassOptions, Problem, output_shape};
@@ -104,6 +104,9 @@ impl Conv2d {
     /// `InvalidArgument` for a config that no input could have.
     pub fn new(context: &Context, config: Conv2dConfig) -> Result<Conv2d> {
         config.validate()?;
+        if config.padding_mode != PaddingMode::Zeros || config.transposed || config.output_padding != [0, 0] {
+            return Err(Error::unsupported("padding modes and transposed convolutions are not built yet"));
+        }
         Ok(Conv2d { context: context.clone(), config })
     }
 

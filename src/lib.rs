@@ -42,7 +42,7 @@ mod vulkan;
 mod weights;
 
 pub use buffer::Buffer;
-pub use config::{Conv2dConfig, Precision};
+pub use config::{Conv2dConfig, PaddingMode, Precision};
 pub use context::{Context, ContextDesc, Log, LogLevel, Stats};
 pub use conv2d::{Backward, Conv2d, Forward, MemorySizes, Weight};
 pub use devices::{DeviceChoice, DeviceInfo, DeviceKind, devices};

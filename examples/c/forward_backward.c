@@ -21,13 +21,13 @@ static float x[IMAGES], y[IMAGES], wanted[IMAGES], dy[IMAGES], weight[WEIGHTS], 
 int main(int argc, char **argv) {
     const int64_t image_shape[4] = {N, C, SIZE, SIZE}, weight_shape[4] = {K, C, 3, 3};
     grilly_context_desc device;
-    grilly_context_desc_init(&device); /* the best GPU, or else the CPU */
+    grilly_context_desc_init(&device, sizeof device); /* the best GPU, or else the CPU */
     if (argc > 1) device.device = strcmp(argv[1], "cpu") == 0 ? GRILLY_DEVICE_CPU : atoi(argv[1]);
     grilly_context *context = NULL;
     check(grilly_context_create(&device, &context));
 
     grilly_conv2d_desc desc;
-    grilly_conv2d_desc_init(&desc);
+    grilly_conv2d_desc_init(&desc, sizeof desc);
     desc.in_channels = C;
     desc.out_channels = K;
     desc.kernel[0] = desc.kernel[1] = 3;
@@ -37,13 +37,13 @@ int main(int argc, char **argv) {
 
     /* Tensors are views of our arrays; one structure names those of a call. */
     grilly_tensor tx, ty, tdy, tweight, tdweight;
-    grilly_tensor_init_host(&tx, x, sizeof x, 4, image_shape);
-    grilly_tensor_init_host(&ty, y, sizeof y, 4, image_shape);
-    grilly_tensor_init_host(&tdy, dy, sizeof dy, 4, image_shape);
-    grilly_tensor_init_host(&tweight, weight, sizeof weight, 4, weight_shape);
-    grilly_tensor_init_host(&tdweight, dweight, sizeof dweight, 4, weight_shape);
+    grilly_tensor_init_host(&tx, sizeof tx, x, sizeof x, 4, image_shape);
+    grilly_tensor_init_host(&ty, sizeof ty, y, sizeof y, 4, image_shape);
+    grilly_tensor_init_host(&tdy, sizeof tdy, dy, sizeof dy, 4, image_shape);
+    grilly_tensor_init_host(&tweight, sizeof tweight, weight, sizeof weight, 4, weight_shape);
+    grilly_tensor_init_host(&tdweight, sizeof tdweight, dweight, sizeof dweight, 4, weight_shape);
     grilly_conv2d_io io;
-    grilly_conv2d_io_init(&io);
+    grilly_conv2d_io_init(&io, sizeof io);
     io.x = &tx;
     io.y = &ty;
 

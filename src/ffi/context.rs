@@ -11,12 +11,12 @@ use std::ffi::{CString, c_void};
 /// Sets `struct_size`, automatic choice of the device, and everything else to 0.
 ///
 /// # Safety
-/// `desc` is NULL or writable.
+/// `desc` is NULL or has `size` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn grilly_context_desc_init(desc: *mut grilly_context_desc) {
+pub unsafe extern "C" fn grilly_context_desc_init(desc: *mut grilly_context_desc, size: usize) {
     let initial = grilly_context_desc { device: GRILLY_DEVICE_AUTO, ..desc::zeroed() };
     // SAFETY: promised by the caller.
-    unsafe { desc::init(desc, initial) };
+    unsafe { desc::init(desc, size, initial) };
 }
 
 /// Opens a device. `desc` may be NULL for the defaults.
@@ -113,11 +113,11 @@ pub unsafe extern "C" fn grilly_context_device_info(
 /// Sets `struct_size`, and everything else to 0.
 ///
 /// # Safety
-/// `stats` is NULL or writable.
+/// `stats` is NULL or has `size` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn grilly_stats_init(stats: *mut grilly_stats) {
+pub unsafe extern "C" fn grilly_stats_init(stats: *mut grilly_stats, size: usize) {
     // SAFETY: promised by the caller.
-    unsafe { desc::init(stats, desc::zeroed()) };
+    unsafe { desc::init(stats, size, desc::zeroed()) };
 }
 
 /// What the context holds and has done so far.

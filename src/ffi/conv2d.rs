@@ -6,17 +6,17 @@ use super::tensor::IoTensors;
 use super::types::*;
 use super::{desc, out, size};
 use crate::error::{Error, Result};
-use crate::{Conv2d, Conv2dConfig, Precision};
+use crate::{Conv2d, Conv2dConfig, PaddingMode, Precision};
 
 /// Sets `struct_size`, stride 1, dilation 1, one group, `GRILLY_PRECISION_FP32`, and everything else to 0.
 ///
 /// # Safety
-/// `desc` is NULL or writable.
+/// `desc` is NULL or has `size` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn grilly_conv2d_desc_init(desc: *mut grilly_conv2d_desc) {
+pub unsafe extern "C" fn grilly_conv2d_desc_init(desc: *mut grilly_conv2d_desc, size: usize) {
     let initial = grilly_conv2d_desc { stride: [1, 1], dilation: [1, 1], groups: 1, ..desc::zeroed() };
     // SAFETY: promised by the caller.
-    unsafe { desc::init(desc, initial) };
+    unsafe { desc::init(desc, size, initial) };
 }
 
 /// Validates a convolution and binds it to a context's device. Weights are not part of it: they are tensors of each
@@ -57,6 +57,21 @@ fn config(desc: &grilly_conv2d_desc) -> Result<Conv2dConfig> {
         kernel: pair("kernel", desc.kernel)?,
         stride: pair("stride", desc.stride)?,
         padding: [[begin[0], end[0]], [begin[1], end[1]]],
+        padding_mode: match desc.padding_mode {
+            GRILLY_PADDING_ZEROS => PaddingMode::Zeros,
+            GRILLY_PADDING_REFLECT => PaddingMode::Reflect,
+            GRILLY_PADDING_REPLICATE => PaddingMode::Replicate,
+            GRILLY_PADDING_CIRCULAR => PaddingMode::Circular,
+            other => {
+                return Err(Error::invalid(format!("padding_mode is {other}, expected GRILLY_PADDING_* (0 to 3)")));
+            }
+        },
+        transposed: match desc.transposed {
+            0 => false,
+            1 => true,
+            other => return Err(Error::invalid(format!("transposed is {other}, expected 0 or 1"))),
+        },
+        output_padding: pair("output_padding", desc.output_padding)?,
         dilation: pair("dilation", desc.dilation)?,
         groups: size(desc.groups, || "groups".into())?,
         precision: match desc.precision {
@@ -107,11 +122,11 @@ pub(super) unsafe fn input_shape(input: *const i64) -> Result<[u64; 4]> {
 /// Sets `struct_size`, and everything else to 0.
 ///
 /// # Safety
-/// `io` is NULL or writable.
+/// `io` is NULL or has `size` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn grilly_conv2d_io_init(io: *mut grilly_conv2d_io) {
+pub unsafe extern "C" fn grilly_conv2d_io_init(io: *mut grilly_conv2d_io, size: usize) {
     // SAFETY: promised by the caller.
-    unsafe { desc::init(io, desc::zeroed()) };
+    unsafe { desc::init(io, size, desc::zeroed()) };
 }
 
 /// `y = x ⋆ weight + bias`, and waits for it. Needs `x`, `y` and one of `weight` and `prepared`; `bias` may be NULL.
@@ -185,11 +200,11 @@ pub unsafe extern "C" fn grilly_conv2d_init_parameters(
 /// Sets `struct_size`, and everything else to 0.
 ///
 /// # Safety
-/// `memory` is NULL or writable.
+/// `memory` is NULL or has `size` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn grilly_memory_init(memory: *mut grilly_memory) {
+pub unsafe extern "C" fn grilly_memory_init(memory: *mut grilly_memory, size: usize) {
     // SAFETY: promised by the caller.
-    unsafe { desc::init(memory, desc::zeroed()) };
+    unsafe { desc::init(memory, size, desc::zeroed()) };
 }
 
 /// Bytes of the convolution's tensors for an input of shape `[N, C, H, W]`, and of its scratch memory on this device.

@@ -35,6 +35,9 @@ sized! {
     grilly_stats until device_nanoseconds: u64,
 }
 
+/// A size that no version will ever have is memory that was never initialised; reading that far could crash.
+const MOST_BYTES: usize = 1 << 16;
+
 /// Copies the caller's structure; what it is too short to have stays zero.
 ///
 /// # Safety
@@ -76,14 +79,22 @@ pub unsafe fn write<T: Versioned>(to: *mut T, argument: &str, value: &T) -> Resu
     Ok(())
 }
 
-/// Fills a structure whose size the caller has not set yet. Null is ignored.
+/// Fills a structure of which the caller's version has `size` bytes: what this library does not know of it becomes zero.
+/// Null is ignored, and so is a size that no version has.
 ///
 /// # Safety
-/// `to` is null or points to a writable structure of this library's version.
-pub unsafe fn init<T: Versioned>(to: *mut T, value: T) {
-    if !to.is_null() {
-        // SAFETY: promised by the caller.
-        unsafe { to.write_unaligned(value) };
+/// `to` is null or has `size` writable bytes.
+pub unsafe fn init<T: Versioned>(to: *mut T, size: usize, value: T) {
+    if to.is_null() || !(T::FIRST_SIZE..=MOST_BYTES).contains(&size) {
+        return;
+    }
+    let known = size.min(size_of::<T>());
+    // SAFETY: promised by the caller; both structures have `known` bytes, and the first field is a usize.
+    unsafe {
+        let bytes = to.cast::<u8>();
+        std::ptr::copy_nonoverlapping(std::ptr::from_ref(&value).cast::<u8>(), bytes, known);
+        std::ptr::write_bytes(bytes.add(known), 0, size - known);
+        to.cast::<usize>().write_unaligned(size);
     }
 }
 
@@ -105,15 +116,7 @@ unsafe fn checked_size<T: Versioned>(pointer: *const T, argument: &str) -> Resul
     }
     // SAFETY: every such structure begins with its size.
     let size = unsafe { pointer.cast::<usize>().read_unaligned() };
-    if size < T::FIRST_SIZE {
-        return Err(Error::invalid(format!(
-            "{argument}->struct_size is {size}, expected sizeof({}) = {}: was it initialised?",
-            T::NAME,
-            size_of::<T>()
-        )));
-    }
-    // A size that no version will ever have is memory that was never initialised; reading that far could crash.
-    if size > 1 << 16 {
+    if !(T::FIRST_SIZE..=MOST_BYTES).contains(&size) {
         return Err(Error::invalid(format!(
             "{argument}->struct_size is {size}, expected sizeof({}) = {}: was it initialised?",
             T::NAME,

@@ -25,11 +25,11 @@ pub unsafe extern "C" fn grilly_device_count(count: *mut u32) -> grilly_status {
 /// Sets `struct_size`, and everything else to 0.
 ///
 /// # Safety
-/// `info` is NULL or writable.
+/// `info` is NULL or has `size` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn grilly_device_info_init(info: *mut grilly_device_info) {
+pub unsafe extern "C" fn grilly_device_info_init(info: *mut grilly_device_info, size: usize) {
     // SAFETY: promised by the caller.
-    unsafe { desc::init(info, desc::zeroed()) };
+    unsafe { desc::init(info, size, desc::zeroed()) };
 }
 
 /// Describes one device.

@@ -54,11 +54,11 @@ pub unsafe extern "C" fn grilly_conv2d_plan(
 /// Sets `struct_size`, and everything else to 0.
 ///
 /// # Safety
-/// `info` is NULL or writable.
+/// `info` is NULL or has `size` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn grilly_plan_info_init(info: *mut grilly_plan_info) {
+pub unsafe extern "C" fn grilly_plan_info_init(info: *mut grilly_plan_info, size: usize) {
     // SAFETY: promised by the caller.
-    unsafe { desc::init(info, desc::zeroed()) };
+    unsafe { desc::init(info, size, desc::zeroed()) };
 }
 
 /// What the plan will do.

@@ -16,10 +16,11 @@ const ELEMENT: u64 = size_of::<f32>() as u64;
 /// Fills a tensor that views `bytes` bytes of host memory, contiguous and of the given shape.
 ///
 /// # Safety
-/// `tensor` is NULL or writable; `shape` has `rank` readable elements.
+/// `tensor` is NULL or has `size` writable bytes; `shape` has `rank` readable elements.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn grilly_tensor_init_host(
     tensor: *mut grilly_tensor,
+    size: usize,
     data: *mut c_void,
     bytes: u64,
     rank: i32,
@@ -28,16 +29,17 @@ pub unsafe extern "C" fn grilly_tensor_init_host(
     // SAFETY: promised by the caller.
     let initial = grilly_tensor { data, bytes, ..unsafe { contiguous(rank, shape) } };
     // SAFETY: promised by the caller.
-    unsafe { desc::init(tensor, initial) };
+    unsafe { desc::init(tensor, size, initial) };
 }
 
 /// Fills a tensor that views a buffer from byte `offset` on, contiguous and of the given shape.
 ///
 /// # Safety
-/// `tensor` is NULL or writable; `shape` has `rank` readable elements.
+/// `tensor` is NULL or has `size` writable bytes; `shape` has `rank` readable elements.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn grilly_tensor_init_device(
     tensor: *mut grilly_tensor,
+    size: usize,
     buffer: *const grilly_buffer,
     offset: u64,
     rank: i32,
@@ -46,7 +48,7 @@ pub unsafe extern "C" fn grilly_tensor_init_device(
     // SAFETY: promised by the caller.
     let initial = grilly_tensor { buffer, offset, ..unsafe { contiguous(rank, shape) } };
     // SAFETY: promised by the caller.
-    unsafe { desc::init(tensor, initial) };
+    unsafe { desc::init(tensor, size, initial) };
 }
 
 /// # Safety

@@ -55,6 +55,15 @@ pub const GRILLY_PRECISION_IEEE: i32 = 1;
 /// The accuracy class of TF32.
 pub const GRILLY_PRECISION_FAST: i32 = 2;
 
+/// Zeros surround the input.
+pub const GRILLY_PADDING_ZEROS: i32 = 0;
+/// The input is mirrored at its edge, which is not repeated; each padding is less than that axis's size.
+pub const GRILLY_PADDING_REFLECT: i32 = 1;
+/// The input's edge is repeated.
+pub const GRILLY_PADDING_REPLICATE: i32 = 2;
+/// The input repeats from its other side; each padding is at most that axis's size.
+pub const GRILLY_PADDING_CIRCULAR: i32 = 3;
+
 /// 32-bit IEEE 754 floating point.
 pub const GRILLY_DTYPE_F32: i32 = 0;
 
@@ -163,8 +172,15 @@ pub struct grilly_conv2d_desc {
     pub dilation: [i64; 2],
     /// Independent blocks of channels, at least 1.
     pub groups: i64,
+    /// Transposed: rows and columns added after each axis of the output (bottom, right); less than the stride or the
+    /// dilation. Otherwise 0.
+    pub output_padding: [i64; 2],
     /// `GRILLY_PRECISION_*`.
     pub precision: i32,
+    /// `GRILLY_PADDING_*`; a transposed convolution has `GRILLY_PADDING_ZEROS`.
+    pub padding_mode: i32,
+    /// 1: a transposed convolution, the input gradient of one from `out_channels` to `in_channels`; 0: none.
+    pub transposed: i32,
     /// Must be 0.
     pub reserved: i32,
 }

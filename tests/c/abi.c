@@ -48,7 +48,9 @@ static void check_layout(void) {
     FIELD(grilly_context_desc, log_user, 40);
     FIELD(grilly_conv2d_desc, in_channels, 8);
     FIELD(grilly_conv2d_desc, groups, 104);
-    FIELD(grilly_conv2d_desc, precision, 112);
+    FIELD(grilly_conv2d_desc, output_padding, 112);
+    FIELD(grilly_conv2d_desc, precision, 128);
+    FIELD(grilly_conv2d_desc, transposed, 136);
     FIELD(grilly_conv2d_io, x, 8);
     FIELD(grilly_conv2d_io, dbias, 64);
     FIELD(grilly_conv2d_io, prepared, 72);
@@ -62,12 +64,37 @@ static void check_layout(void) {
     group("layout of the structures");
 }
 
+enum { TAIL = 24, BEHIND = 8 };
+
+/* A newer caller's structure is longer: its unknown tail becomes zero, and nothing behind it is written. */
+static void check_longer(const char *type, const void *known, size_t size, const unsigned char *longer) {
+    size_t says;
+    memcpy(&says, longer, sizeof says);
+    CHECK(says == size + TAIL, "%s of a newer caller says it has %zu bytes", type, says);
+    CHECK(memcmp(longer + sizeof says, (const char *)known + sizeof says, size - sizeof says) == 0,
+          "%s of a newer caller", type);
+    for (size_t at = size; at < size + TAIL; ++at) CHECK(longer[at] == 0, "%s: byte %zu is not zero", type, at);
+    for (size_t at = size + TAIL; at < size + TAIL + BEHIND; ++at) {
+        CHECK(longer[at] == 0xa5, "%s: byte %zu is behind the structure, and was written", type, at);
+    }
+}
+
 static void check_initial_values(void) {
 #define INITIAL(type, init)                                                                    \
     type value;                                                                                \
     memset(&value, 0xa5, sizeof value);                                                        \
-    init(&value);                                                                              \
-    CHECK(value.struct_size == sizeof value, #type " says it has %zu bytes", value.struct_size)
+    init(&value, sizeof value);                                                                \
+    CHECK(value.struct_size == sizeof value, #type " says it has %zu bytes", value.struct_size); \
+    union {                                                                                    \
+        type value;                                                                            \
+        unsigned char bytes[sizeof(type) + TAIL + BEHIND];                                     \
+    } other;                                                                                   \
+    memset(&other, 0xa5, sizeof other);                                                        \
+    init(&other.value, sizeof value + TAIL);                                                   \
+    check_longer(#type, &value, sizeof value, other.bytes);                                    \
+    memset(&other, 0xa5, sizeof other);                                                        \
+    init(&other.value, sizeof(size_t));                                                        \
+    CHECK(other.bytes[0] == 0xa5, "%s never had %zu bytes, and was written", #type, sizeof(size_t))
     {
         INITIAL(grilly_context_desc, grilly_context_desc_init);
         CHECK(value.device == GRILLY_DEVICE_AUTO && value.log == NULL && value.memory_budget == 0, "context_desc");
@@ -101,7 +128,7 @@ static void check_initial_values(void) {
     }
 #undef INITIAL
     grilly_tensor tensor;
-    grilly_tensor_init_host(&tensor, NULL, 7, 3, X_SHAPE);
+    grilly_tensor_init_host(&tensor, sizeof tensor, NULL, 7, 3, X_SHAPE);
     CHECK(tensor.struct_size == sizeof tensor && tensor.bytes == 7 && tensor.rank == 3 && tensor.dtype == 0 &&
               tensor.shape[0] == 2 && tensor.shape[2] == 5 && tensor.strides[0] == 20 && tensor.strides[1] == 5 &&
               tensor.strides[2] == 1,
@@ -112,7 +139,7 @@ static void check_initial_values(void) {
 static void check_devices(int32_t wanted) {
     uint32_t count = 0;
     grilly_device_info info;
-    grilly_device_info_init(&info);
+    grilly_device_info_init(&info, sizeof info);
     OK(grilly_device_count(&count));
     for (uint32_t index = 0; index < count; ++index) {
         OK(grilly_device_info_get(index, &info));
@@ -138,7 +165,7 @@ static void check_arithmetic(grilly_context *context) {
     OK(grilly_conv2d_output_shape(conv, X_SHAPE, y));
     CHECK(y[0] == 2 && y[1] == 6 && y[2] == 5 && y[3] == 3, "y is [%d, %d, %d, %d]", (int)y[0], (int)y[1], (int)y[2],
           (int)y[3]);
-    grilly_memory_init(&memory);
+    grilly_memory_init(&memory, sizeof memory);
     OK(grilly_conv2d_memory(conv, X_SHAPE, &memory));
     CHECK(memory.weight == 6 * 2 * 9 * 4 && memory.bias == 24 && memory.input == X_SIZE * 4 &&
               memory.output == 2 * 6 * 5 * 3 * 4,

@@ -13,9 +13,9 @@ int main(void) {
         grilly_device_info info;
         grilly_context_desc desc;
         grilly_context *context = NULL;
-        grilly_device_info_init(&info);
+        grilly_device_info_init(&info, sizeof info);
         if (grilly_device_info_get(index, &info) != GRILLY_OK || info.kind == GRILLY_DEVICE_KIND_CPU) continue;
-        grilly_context_desc_init(&desc);
+        grilly_context_desc_init(&desc, sizeof desc);
         desc.device = (int32_t)index;
         if (grilly_context_create(&desc, &context) == GRILLY_OK) printf("%u\n", index);
         else fprintf(stderr, "device %u (%s) is left out: %s\n", index, info.name, grilly_last_error_message());

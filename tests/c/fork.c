@@ -11,8 +11,8 @@ static void check_child(const Handles *parents, int32_t device) {
     grilly_plan_info info;
     grilly_stats stats;
     small_init(&small);
-    grilly_plan_info_init(&info);
-    grilly_stats_init(&stats);
+    grilly_plan_info_init(&info, sizeof info);
+    grilly_stats_init(&stats, sizeof stats);
     REFUSED(GRILLY_ERROR_FORKED, grilly_context_stats(parents->context, &stats));
     REFUSED(GRILLY_ERROR_FORKED, grilly_buffer_size(parents->buffer, &bytes));
     REFUSED(GRILLY_ERROR_FORKED, grilly_conv2d_forward(parents->conv, &small.io));

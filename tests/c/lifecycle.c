@@ -7,7 +7,7 @@ enum { CYCLES = 1000, KINDS = 5 };
 
 static grilly_stats stats_of(grilly_context *context) {
     grilly_stats stats;
-    grilly_stats_init(&stats);
+    grilly_stats_init(&stats, sizeof stats);
     OK(grilly_context_stats(context, &stats));
     return stats;
 }
@@ -17,8 +17,8 @@ static void use_all(const Handles *all) {
     grilly_plan_info info;
     small_init(&small);
     OK(grilly_buffer_write(all->buffer, 0, small.x, sizeof small.x));
-    grilly_tensor_init_device(&small.tensor_x, all->buffer, 0, 4, X_SHAPE);
-    grilly_plan_info_init(&info);
+    grilly_tensor_init_device(&small.tensor_x, sizeof small.tensor_x, all->buffer, 0, 4, X_SHAPE);
+    grilly_plan_info_init(&info, sizeof info);
     OK(grilly_plan_info_get(all->plan, &info));
     OK(grilly_plan_run(all->plan, &small.io, 0, info.slices));
     small.io.weight = NULL;

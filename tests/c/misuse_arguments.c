@@ -240,7 +240,7 @@ static void check_plans(void) {
     REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_conv2d_plan(conv, 0, Y_SHAPE, 0, &plan));
     CHECK(plan == NULL, "a refused plan was written");
     OK(grilly_conv2d_plan(conv, GRILLY_PASS_FORWARD, X_SHAPE, GRILLY_WITH_BIAS, &plan));
-    grilly_plan_info_init(&info);
+    grilly_plan_info_init(&info, sizeof info);
     OK(grilly_plan_info_get(plan, &info));
     CHECK(info.slices > 0, "a plan with work has no slices");
     const uint32_t ranges[][2] = {{info.slices, 1}, {0, info.slices + 1}, {info.slices + 1, 0}, {UINT32_MAX, 1},
@@ -303,18 +303,18 @@ static void check_buffers_and_devices(int32_t device) {
     CHECK(devices >= 1, "there is no CPU device");
     const int32_t missing[] = {(int32_t)devices, INT32_MAX, -3, INT32_MIN};
     for (size_t i = 0; i < sizeof missing / sizeof *missing; ++i) {
-        grilly_context_desc_init(&desc);
+        grilly_context_desc_init(&desc, sizeof desc);
         desc.device = missing[i];
         REFUSED(GRILLY_ERROR_NO_DEVICE, grilly_context_create(&desc, &no_context));
     }
-    grilly_context_desc_init(&desc);
+    grilly_context_desc_init(&desc, sizeof desc);
     desc.flags = 0x80000000u;
     REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_context_create(&desc, &no_context));
-    grilly_context_desc_init(&desc);
+    grilly_context_desc_init(&desc, sizeof desc);
     desc.reserved = 1;
     REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_context_create(&desc, &no_context));
     CHECK(no_context == NULL, "a refused context was written");
-    grilly_device_info_init(&info);
+    grilly_device_info_init(&info, sizeof info);
     REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_device_info_get(devices, &info));
     REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_device_info_get(UINT32_MAX, &info));
     group("wrong devices");

@@ -19,10 +19,10 @@ typedef struct {
 static void scene_init(Scene *scene) {
     memset(scene, 0, sizeof *scene);
     small_init(&scene->small);
-    grilly_device_info_init(&scene->info);
-    grilly_stats_init(&scene->stats);
-    grilly_memory_init(&scene->memory);
-    grilly_plan_info_init(&scene->plan_info);
+    grilly_device_info_init(&scene->info, sizeof scene->info);
+    grilly_stats_init(&scene->stats, sizeof scene->stats);
+    grilly_memory_init(&scene->memory, sizeof scene->memory);
+    grilly_plan_info_init(&scene->plan_info, sizeof scene->plan_info);
 }
 
 static const grilly_conv2d *good_conv;
@@ -30,7 +30,7 @@ static const grilly_conv2d *good_conv;
 static grilly_status with_buffer(Scene *scene, void *handle, int is_output) {
     grilly_conv2d_io io = scene->small.io;
     grilly_tensor tensor;
-    grilly_tensor_init_device(&tensor, handle, 0, 4, is_output ? Y_SHAPE : X_SHAPE);
+    grilly_tensor_init_device(&tensor, sizeof tensor, handle, 0, 4, is_output ? Y_SHAPE : X_SHAPE);
     if (is_output) io.y = &tensor;
     else io.x = &tensor;
     return grilly_conv2d_forward(good_conv, &io);

@@ -124,17 +124,17 @@ static void check_out_parameters(void) {
     group("missing out-parameters and structures");
 
     /* These return nothing, so all they can do is nothing. */
-    grilly_context_desc_init(NULL);
-    grilly_device_info_init(NULL);
-    grilly_stats_init(NULL);
-    grilly_conv2d_desc_init(NULL);
-    grilly_conv2d_io_init(NULL);
-    grilly_memory_init(NULL);
-    grilly_plan_info_init(NULL);
-    grilly_tensor_init_host(NULL, small.x, sizeof small.x, 4, X_SHAPE);
-    grilly_tensor_init_device(NULL, live.buffer, 0, 4, X_SHAPE);
+    grilly_context_desc_init(NULL, 0);
+    grilly_device_info_init(NULL, 0);
+    grilly_stats_init(NULL, 0);
+    grilly_conv2d_desc_init(NULL, 0);
+    grilly_conv2d_io_init(NULL, 0);
+    grilly_memory_init(NULL, 0);
+    grilly_plan_info_init(NULL, 0);
+    grilly_tensor_init_host(NULL, 0, small.x, sizeof small.x, 4, X_SHAPE);
+    grilly_tensor_init_device(NULL, 0, live.buffer, 0, 4, X_SHAPE);
     grilly_tensor tensor;
-    grilly_tensor_init_host(&tensor, small.x, sizeof small.x, 4, NULL);
+    grilly_tensor_init_host(&tensor, sizeof tensor, small.x, sizeof small.x, 4, NULL);
     CHECK(tensor.struct_size == sizeof tensor && tensor.rank == 4, "a tensor without sizes is not initialised");
     REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, use_tensor(&tensor));
     group("initialising nothing");
@@ -145,17 +145,17 @@ int main(int argc, char **argv) {
     small_init(&small);
 
     grilly_context_desc context_desc;
-    grilly_context_desc_init(&context_desc);
+    grilly_context_desc_init(&context_desc, sizeof context_desc);
     context_desc.device = GRILLY_DEVICE_CPU;
     const grilly_conv2d_desc conv2d_desc = small_desc();
     grilly_device_info device_info;
     grilly_stats stats;
     grilly_memory memory;
     grilly_plan_info plan_info;
-    grilly_device_info_init(&device_info);
-    grilly_stats_init(&stats);
-    grilly_memory_init(&memory);
-    grilly_plan_info_init(&plan_info);
+    grilly_device_info_init(&device_info, sizeof device_info);
+    grilly_stats_init(&stats, sizeof stats);
+    grilly_memory_init(&memory, sizeof memory);
+    grilly_plan_info_init(&plan_info, sizeof plan_info);
     check_sizes("grilly_context_desc", READ, &context_desc, sizeof context_desc, use_context_desc);
     check_sizes("grilly_conv2d_desc", READ, &conv2d_desc, sizeof conv2d_desc, use_conv2d_desc);
     check_sizes("grilly_tensor", READ, &small.tensor_x, sizeof(grilly_tensor), use_tensor);

@@ -70,7 +70,7 @@ static inline int32_t device_argument(int argc, char **argv) {
 static inline grilly_context *open_context(int32_t device) {
     grilly_context_desc desc;
     grilly_context *context = NULL;
-    grilly_context_desc_init(&desc);
+    grilly_context_desc_init(&desc, sizeof desc);
     desc.device = device;
     if (grilly_context_create(&desc, &context) != GRILLY_OK) {
         fprintf(stderr, "FAILED: no context on device %d: %s\n", (int)device, grilly_last_error_message());
@@ -88,7 +88,7 @@ static const int64_t Y_SHAPE[4] = {2, 6, 5, 6};
 
 static inline grilly_conv2d_desc small_desc(void) {
     grilly_conv2d_desc desc;
-    grilly_conv2d_desc_init(&desc);
+    grilly_conv2d_desc_init(&desc, sizeof desc);
     desc.in_channels = 4;
     desc.out_channels = 6;
     desc.kernel[0] = desc.kernel[1] = 3;
@@ -117,9 +117,10 @@ static inline void small_init(Small *small) {
     small_integers(small->weight, WEIGHT_SIZE, 2);
     small_integers(small->bias, BIAS_SIZE, 3);
     small_integers(small->dy, Y_SIZE, 4);
-    grilly_conv2d_io_init(&small->io);
+    grilly_conv2d_io_init(&small->io, sizeof small->io);
 #define SMALL_TENSOR(name, rank, sizes)                                                               \
-    grilly_tensor_init_host(&small->tensor_##name, small->name, sizeof small->name, rank, sizes);      \
+    grilly_tensor_init_host(&small->tensor_##name, sizeof(grilly_tensor), small->name,                \
+                            sizeof small->name, rank, sizes);                                         \
     small->io.name = &small->tensor_##name
     SMALL_TENSOR(x, 4, X_SHAPE);
     SMALL_TENSOR(weight, 4, WEIGHT_SHAPE);

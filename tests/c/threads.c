@@ -64,9 +64,9 @@ static void *work(void *argument) {
         STEP(grilly_buffer_create(shared.context, sizeof small->x, &buffer));
         STEP(grilly_buffer_write(buffer, 0, small->x, sizeof small->x));
         STEP(grilly_conv2d_plan(conv, GRILLY_PASS_FORWARD, X_SHAPE, GRILLY_WITH_BIAS | GRILLY_WITH_WEIGHTS, &plan));
-        grilly_plan_info_init(&info);
+        grilly_plan_info_init(&info, sizeof info);
         STEP(grilly_plan_info_get(plan, &info));
-        grilly_tensor_init_device(&small->tensor_x, buffer, 0, 4, X_SHAPE);
+        grilly_tensor_init_device(&small->tensor_x, sizeof small->tensor_x, buffer, 0, 4, X_SHAPE);
         small->io.weight = NULL;
         small->io.prepared = weights;
         memset(small->y, 0, sizeof small->y);

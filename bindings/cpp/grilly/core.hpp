@@ -115,9 +115,9 @@ Result<T> make(Create create) {
 
 /// The same for a structure that begins with its size.
 template <class S, class Get>
-Result<S> fill(void (*init)(S *), Get get) {
+Result<S> fill(void (*init)(S *, std::size_t), Get get) {
     S value;
-    init(&value);
+    init(&value, sizeof value);
     const grilly_status status = get(&value);
     return Result<S>(status, value);
 }
@@ -169,7 +169,7 @@ public:
     /// Opens `device`: an index, `GRILLY_DEVICE_AUTO` or `GRILLY_DEVICE_CPU`.
     static Result<Context> create(std::int32_t device = GRILLY_DEVICE_AUTO) {
         grilly_context_desc desc;
-        grilly_context_desc_init(&desc);
+        grilly_context_desc_init(&desc, sizeof desc);
         desc.device = device;
         return create(desc);
     }
@@ -203,7 +203,7 @@ inline Result<std::vector<grilly_device_info>> try_devices() {
     grilly_status status = grilly_device_count(&count);
     std::vector<grilly_device_info> devices(count);
     for (std::uint32_t index = 0; index < count && status == GRILLY_OK; ++index) {
-        grilly_device_info_init(&devices[index]);
+        grilly_device_info_init(&devices[index], sizeof devices[index]);
         status = grilly_device_info_get(index, &devices[index]);
     }
     return Result<std::vector<grilly_device_info>>(status, std::move(devices));
@@ -265,7 +265,8 @@ public:
     /// `count` floats of host memory, row-major.
     ConstTensor(const float *data, std::size_t count, const Shape &shape) {
         // The C structure has one pointer for both directions; only Tensor hands it out for results.
-        grilly_tensor_init_host(&raw_, const_cast<float *>(data), count * sizeof(float), shape.rank, shape.sizes.data());
+        grilly_tensor_init_host(&raw_, sizeof raw_, const_cast<float *>(data), count * sizeof(float), shape.rank,
+                                shape.sizes.data());
     }
     ConstTensor(const std::vector<float> &data, const Shape &shape) : ConstTensor(data.data(), data.size(), shape) {}
     ConstTensor(const Array &array) : ConstTensor(array.data, array.shape) {}
@@ -273,7 +274,7 @@ public:
     ConstTensor(Array &&) = delete;
     /// Device memory from byte `offset` of a buffer on.
     ConstTensor(const Buffer &buffer, const Shape &shape, std::uint64_t offset = 0) {
-        grilly_tensor_init_device(&raw_, buffer.get(), offset, shape.rank, shape.sizes.data());
+        grilly_tensor_init_device(&raw_, sizeof raw_, buffer.get(), offset, shape.rank, shape.sizes.data());
     }
 #if defined(__cpp_lib_span)
     ConstTensor(std::span<const float> data, const Shape &shape) : ConstTensor(data.data(), data.size(), shape) {}
@@ -328,7 +329,7 @@ struct Io {
     /// The C structure; valid as long as this is.
     grilly_conv2d_io raw() const {
         grilly_conv2d_io io;
-        grilly_conv2d_io_init(&io);
+        grilly_conv2d_io_init(&io, sizeof io);
         io.x = x.get();
         io.weight = weight.get();
         io.bias = bias.get();

@@ -32,7 +32,7 @@ template <std::size_t D>
 class ConvOptions {
 public:
     ConvOptions(std::int64_t in_channels, std::int64_t out_channels, Sizes<D> kernel_size) {
-        grilly_conv2d_desc_init(&desc_);
+        grilly_conv2d_desc_init(&desc_, sizeof desc_);
         desc_.in_channels = in_channels;
         desc_.out_channels = out_channels;
         kernel_size.spread(desc_.kernel, 1);

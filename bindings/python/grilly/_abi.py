@@ -20,6 +20,7 @@ DEVICE_KINDS = ("discrete", "integrated", "virtual", "software", "other", "cpu")
 
 DTYPE_F32 = 0
 PRECISION_FP32, PRECISION_IEEE, PRECISION_FAST = range(3)
+PADDING_ZEROS, PADDING_REFLECT, PADDING_REPLICATE, PADDING_CIRCULAR = range(4)
 
 OK = 0
 ERROR_INVALID_ARGUMENT = 1
@@ -77,7 +78,8 @@ class Conv2dDesc(Structure):
     _fields_ = [
         ("struct_size", c_size_t), ("in_channels", c_int64), ("out_channels", c_int64), ("kernel", c_int64 * 2),
         ("stride", c_int64 * 2), ("padding_begin", c_int64 * 2), ("padding_end", c_int64 * 2),
-        ("dilation", c_int64 * 2), ("groups", c_int64), ("precision", c_int32), ("reserved", c_int32),
+        ("dilation", c_int64 * 2), ("groups", c_int64), ("output_padding", c_int64 * 2),
+        ("precision", c_int32), ("padding_mode", c_int32), ("transposed", c_int32), ("reserved", c_int32),
     ]
 
 
@@ -125,35 +127,35 @@ STRUCTURES = {
 
 #: Every function of the header: name → (result, arguments).
 FUNCTIONS = {
-    "grilly_tensor_init_host": (None, (POINTER(Tensor), c_void_p, c_uint64, c_int32, POINTER(c_int64))),
-    "grilly_tensor_init_device": (None, (POINTER(Tensor), Handle, c_uint64, c_int32, POINTER(c_int64))),
+    "grilly_tensor_init_host": (None, (POINTER(Tensor), c_size_t, c_void_p, c_uint64, c_int32, POINTER(c_int64))),
+    "grilly_tensor_init_device": (None, (POINTER(Tensor), c_size_t, Handle, c_uint64, c_int32, POINTER(c_int64))),
     "grilly_buffer_create": (Status, (Handle, c_uint64, POINTER(Handle))),
     "grilly_buffer_size": (Status, (Handle, POINTER(c_uint64))),
     "grilly_buffer_write": (Status, (Handle, c_uint64, c_void_p, c_uint64)),
     "grilly_buffer_read": (Status, (Handle, c_uint64, c_void_p, c_uint64)),
     "grilly_buffer_destroy": (Status, (Handle,)),
-    "grilly_context_desc_init": (None, (POINTER(ContextDesc),)),
+    "grilly_context_desc_init": (None, (POINTER(ContextDesc), c_size_t)),
     "grilly_context_create": (Status, (POINTER(ContextDesc), POINTER(Handle))),
     "grilly_context_device_info": (Status, (Handle, POINTER(DeviceInfo))),
-    "grilly_stats_init": (None, (POINTER(Stats),)),
+    "grilly_stats_init": (None, (POINTER(Stats), c_size_t)),
     "grilly_context_stats": (Status, (Handle, POINTER(Stats))),
     "grilly_context_trim": (Status, (Handle,)),
     "grilly_context_destroy": (Status, (Handle,)),
-    "grilly_conv2d_desc_init": (None, (POINTER(Conv2dDesc),)),
+    "grilly_conv2d_desc_init": (None, (POINTER(Conv2dDesc), c_size_t)),
     "grilly_conv2d_create": (Status, (Handle, POINTER(Conv2dDesc), POINTER(Handle))),
     "grilly_conv2d_output_shape": (Status, (Handle, POINTER(c_int64), POINTER(c_int64))),
-    "grilly_conv2d_io_init": (None, (POINTER(Conv2dIo),)),
+    "grilly_conv2d_io_init": (None, (POINTER(Conv2dIo), c_size_t)),
     "grilly_conv2d_forward": (Status, (Handle, POINTER(Conv2dIo))),
     "grilly_conv2d_backward": (Status, (Handle, POINTER(Conv2dIo))),
     "grilly_conv2d_init_parameters": (Status, (Handle, c_uint64, POINTER(c_float), POINTER(c_float))),
-    "grilly_memory_init": (None, (POINTER(Memory),)),
+    "grilly_memory_init": (None, (POINTER(Memory), c_size_t)),
     "grilly_conv2d_memory": (Status, (Handle, POINTER(c_int64), POINTER(Memory))),
     "grilly_conv2d_destroy": (Status, (Handle,)),
     "grilly_device_count": (Status, (POINTER(c_uint32),)),
-    "grilly_device_info_init": (None, (POINTER(DeviceInfo),)),
+    "grilly_device_info_init": (None, (POINTER(DeviceInfo), c_size_t)),
     "grilly_device_info_get": (Status, (c_uint32, POINTER(DeviceInfo))),
     "grilly_conv2d_plan": (Status, (Handle, c_int32, POINTER(c_int64), c_uint32, POINTER(Handle))),
-    "grilly_plan_info_init": (None, (POINTER(PlanInfo),)),
+    "grilly_plan_info_init": (None, (POINTER(PlanInfo), c_size_t)),
     "grilly_plan_info_get": (Status, (Handle, POINTER(PlanInfo))),
     "grilly_plan_run": (Status, (Handle, POINTER(Conv2dIo), c_uint32, c_uint32)),
     "grilly_plan_destroy": (Status, (Handle,)),
@@ -207,7 +209,7 @@ lib, library_path = _load()
 def initialised(structure: type[Structure]) -> Structure:
     """A structure as its `grilly_*_init()` fills it."""
     value = structure()
-    _INITIALISERS[structure](ctypes.byref(value))
+    _INITIALISERS[structure](ctypes.byref(value), ctypes.sizeof(value))
     return value
 
 
