@@ -148,11 +148,8 @@ impl Conv2dConfig {
     /// Shape of the weight: `[out_channels, in_channels / groups, kernel height, kernel width]`; transposed,
     /// `[in_channels, out_channels / groups, kernel height, kernel width]`.
     pub fn weight_shape(&self) -> [u64; 4] {
-        let [outer, inner] = if self.transposed {
-            [self.in_channels, self.out_channels]
-        } else {
-            [self.out_channels, self.in_channels]
-        };
+        let [outer, inner] =
+            if self.transposed { [self.in_channels, self.out_channels] } else { [self.out_channels, self.in_channels] };
         [outer, inner / self.groups, self.kernel[0], self.kernel[1]]
     }
 

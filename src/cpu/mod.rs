@@ -149,11 +149,8 @@ fn backward_weight_on(
     let accumulate = problem.options.accumulate;
     if let Some(dbias) = dbias {
         fits("dbias", dbias, problem.bias_elements())?;
-        let (name, sums_of, elements) = if problem.transposed {
-            ("x", x, problem.input_elements())
-        } else {
-            ("dy", dy, problem.output_elements())
-        };
+        let (name, sums_of, elements) =
+            if problem.transposed { ("x", x, problem.input_elements()) } else { ("dy", dy, problem.output_elements()) };
         fits(name, sums_of, elements)?;
         weight_gradient::bias(problem.n as usize, sums_of, accumulate, dbias, threads)?;
     }

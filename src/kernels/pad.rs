@@ -54,7 +54,9 @@ fn mode(mode: PaddingMode) -> u32 {
 fn check_loops(problem: &Problem, limits: &Limits) -> Result<()> {
     let copies = |axis: usize| 1 + problem.padding[axis] + problem.padding_end[axis];
     // A round for each copy, and one for each row of them. In the other modes there are at most nine.
-    if problem.padding_mode == PaddingMode::Replicate && copies(0).saturating_mul(copies(1) + 1) > limits.loop_iterations {
+    if problem.padding_mode == PaddingMode::Replicate
+        && copies(0).saturating_mul(copies(1) + 1) > limits.loop_iterations
+    {
         return Err(Error::unsupported(format!(
             "the gradient of a corner sums {} copies, too many for this device's loops, which end after {} rounds",
             copies(0) * copies(1),

@@ -48,8 +48,13 @@ pub struct Tensors<'a> {
 
 impl<'a> Tensors<'a> {
     pub fn forward(call: Forward<'a>, transposed: bool) -> Tensors<'a> {
-        let tensors =
-            Tensors { x: Some(call.x), weight: Some(call.weight), bias: call.bias, y: Some(call.y), ..Tensors::default() };
+        let tensors = Tensors {
+            x: Some(call.x),
+            weight: Some(call.weight),
+            bias: call.bias,
+            y: Some(call.y),
+            ..Tensors::default()
+        };
         tensors.placed(transposed)
     }
 
