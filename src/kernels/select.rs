@@ -10,7 +10,7 @@ use crate::problem::{Pass, Problem};
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
 pub fn plan(problem: &Problem, limits: &Limits, prepacked: bool) -> Result<Plan> {
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(limits);
     if problem.pass == Pass::BackwardWeight {
         if problem.options.skip_weight && !problem.options.bias {
             return Ok(plan);
@@ -46,7 +46,7 @@ pub fn plan(problem: &Problem, limits: &Limits, prepacked: bool) -> Result<Plan>
 /// # Errors
 /// `Unsupported` for a weight beyond this device's reach.
 pub fn plan_packing(problem: &Problem, limits: &Limits) -> Result<Plan> {
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(limits);
     let bytes = pack::packed_bytes(problem);
     if bytes > 0 {
         pack::plan(problem, limits, Operand { role: Role::Packed, offset: 0, bytes }, &mut plan)?;

@@ -339,7 +339,7 @@ fn limits(
         }
     };
     // A unit sustains at least this; low on purpose.
-    let unit_flops = if software { 2e9 } else { 2e10 };
+    let unit_flops = if software { 1e10 } else { 2e10 };
     let limits = &physical.properties.limits;
     Limits {
         storage_buffer_range: u64::from(limits.max_storage_buffer_range),
