@@ -39,8 +39,8 @@ pub struct Limits {
     pub shared_memory: u32,
     /// `subgroupSize`.
     pub subgroup: u32,
-    /// Compute shaders can broadcast within a subgroup.
-    pub subgroup_broadcast: bool,
+    /// Compute shaders can shuffle within a subgroup.
+    pub subgroup_shuffle: bool,
     /// 64-bit buffer addresses are enabled.
     pub buffer_addresses: bool,
     /// Bindings can be pushed into a command buffer.
@@ -67,7 +67,7 @@ impl Limits {
             shared_memory: self.shared_memory.min(16 << 10),
             buffer_addresses: false,
             push_descriptors: false,
-            subgroup_broadcast: false,
+            subgroup_shuffle: false,
             ..self.clone()
         }
     }
@@ -222,7 +222,7 @@ mod tests {
             workgroup_threads: 128,
             shared_memory: 16 << 10,
             subgroup: 8,
-            subgroup_broadcast: false,
+            subgroup_shuffle: false,
             buffer_addresses: false,
             push_descriptors: false,
             software: true,

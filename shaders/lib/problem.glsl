@@ -10,7 +10,7 @@
 // larger than maxStorageBufferRange.
 
 #extension GL_EXT_control_flow_attributes : require
-#extension GL_KHR_shader_subgroup_ballot : require
+#extension GL_KHR_shader_subgroup_shuffle : require
 #ifdef BUFFER_ADDRESSES
 #extension GL_EXT_buffer_reference : require
 

@@ -9,9 +9,10 @@
 // shared. That is for few rows.
 //
 // Where moreover SUBGROUP is not 0, it is the device's subgroup size, and A is not in shared memory either: each
-// lane holds vectors of four rows (THREAD_M is a multiple of 4 · SUBGROUP, THREAD_N = 4) and broadcasts them. That is for software drivers,
-// to which a barrier is a switch of threads, and a load from memory a loop over the lanes: a vector of four costs
-// no more than one element, and a broadcast next to nothing.
+// lane holds vectors of four rows (THREAD_M is a multiple of 4 · SUBGROUP, THREAD_N = 4) that the others read by
+// shuffling. That is for software drivers, to which a barrier is a switch of threads, and a load from memory a loop over
+// the lanes, whose rounds cost the same for a vector of four as for one element. A shuffle is one instruction there; a
+// broadcast first searches for an active lane.
 //
 // Sums run in two levels: 64 products are chained before they are added to a second total. The FP32
 // contract allows 8·√K·2⁻²⁴·S; a chain of 64 and K/64 additions round at most 64 + K/64 ≤ 8·√K times up to
@@ -91,10 +92,10 @@ void fetch(uint block);
 
 #ifdef ROWS_IN_LANES
 #if SUBGROUP != 8
-#error "the lanes are written out for subgroups of 8: a broadcast wants a literal lane"
+#error "the lanes are written out for subgroups of 8"
 #endif
 #define MULTIPLY_LANE(lane) \
-    sums[first + lane * 4] = fma(vec4(subgroupBroadcast(a, lane)), b, sums[first + lane * 4]);
+    sums[first + lane * 4] = fma(vec4(subgroupShuffle(a, lane)), b, sums[first + lane * 4]);
 
 void multiply(uint blocks) {
     vec4 row_totals[THREAD_M];

@@ -74,7 +74,7 @@ impl Tile {
     }
 
     fn fits(&self, limits: &Limits) -> bool {
-        let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_broadcast;
+        let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_shuffle;
         has_subgroup
             && self.threads <= limits.workgroup_threads
             && self.shared_memory() <= u64::from(limits.shared_memory)

@@ -348,8 +348,8 @@ fn limits(
         workgroup_threads: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
         shared_memory: limits.max_compute_shared_memory_size,
         subgroup: subgroups.subgroup_size,
-        subgroup_broadcast: subgroups.supported_stages.contains(vk::ShaderStageFlags::COMPUTE)
-            && subgroups.supported_operations.contains(vk::SubgroupFeatureFlags::BALLOT),
+        subgroup_shuffle: subgroups.supported_stages.contains(vk::ShaderStageFlags::COMPUTE)
+            && subgroups.supported_operations.contains(vk::SubgroupFeatureFlags::SHUFFLE),
         buffer_addresses,
         push_descriptors,
         software,
