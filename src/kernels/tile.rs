@@ -80,6 +80,11 @@ impl Tile {
             && self.shared_memory() <= u64::from(limits.shared_memory)
     }
 
+    /// Whether it reads tensors packed by channels of four.
+    pub fn packs_channels(&self) -> bool {
+        self.subgroup > 0
+    }
+
     /// Whether each thread has columns of B for itself; see the engine.
     fn own_columns(&self) -> bool {
         self.lanes_n == self.threads
