@@ -4,6 +4,7 @@ mod channels;
 mod depthwise;
 mod implicit_gemm;
 mod pack;
+mod pad;
 pub mod probe;
 mod reduce;
 mod select;

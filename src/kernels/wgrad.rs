@@ -122,7 +122,7 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
             module: columns.kernel.tiled(columns.tile, addresses),
             specialization: vec![],
             operands: [
-                Some(input),
+                (!problem.options.skip_weight).then_some(input),
                 slice_of(weight_at, first_split, part_splits, weights),
                 slice_of(bias_at, first_split, part_splits, biases),
                 Some(output),
