@@ -18,7 +18,7 @@ fn devices() -> Vec<(&'static str, Limits)> {
         workgroup_threads: 1024,
         shared_memory: 48 << 10,
         subgroup: 32,
-        subgroup_broadcast: true,
+        subgroup_shuffle: true,
         buffer_addresses: true,
         push_descriptors: true,
         software: false,
