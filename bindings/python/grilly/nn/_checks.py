@@ -71,21 +71,23 @@ def dimensions(batch: Shape, w_shape: Shape) -> None:
         )
 
 
-def mode(mode: str, batch: Shape, padding: Pairs) -> None:
-    """What padding with values of the input asks of it. The last dimension comes first, as in PyTorch."""
-    if mode != "circular" and 0 in batch[1:]:
+def mode(mode: str, shape: Shape, padding: Pairs) -> None:
+    """What padding with values of the input asks of it, with or without a batch dimension. The last dimension comes
+    first, as in PyTorch."""
+    first = len(shape) - len(padding)
+    if mode in ("reflect", "replicate") and 0 in shape[first - 1:]:
         raise RuntimeError(
             "Expected 3D or 4D (batch mode) tensor with possibly 0 batch size and other non-zero dimensions for "
-            f"input, but got: {list(batch)}"
+            f"input, but got: {list(shape)}"
         )
-    for axis in reversed(range(2, len(batch))):
-        pair, size = padding[axis - 2], batch[axis]
-        if mode == "reflect" and max(pair) >= size:
+    for axis in reversed(range(first, len(shape))):
+        pair = padding[axis - first]
+        if mode == "reflect" and max(pair) >= shape[axis]:
             raise RuntimeError(
-                f"Argument #{4 + 2 * (len(batch) - 1 - axis)}: Padding size should be less than the corresponding "
-                f"input dimension, but got: padding {pair} at dimension {axis} of input {list(batch)}"
+                f"Argument #{4 + 2 * (len(shape) - 1 - axis)}: Padding size should be less than the corresponding "
+                f"input dimension, but got: padding {pair} at dimension {axis} of input {list(shape)}"
             )
-        if mode == "circular" and max(pair) > size:
+        if mode == "circular" and max(pair) > shape[axis]:
             raise RuntimeError("Padding value causes wrapping around more than once.")
 
 

@@ -99,36 +99,38 @@ def convolution(
     pairs = _named_padding(padding, w_shape[2:], dilation) if isinstance(padding, str) else padding
     _checks.signs(stride, pairs, dilation, output_padding)
     _checks.dimensions(batch, w_shape)
-    added = pairs
+    _checks.mode(padding_mode, x_shape, pairs)
+    # Of these, PyTorch adds some in a pass of its own, and the convolution after it speaks of a padded input.
     if padding_mode != "zeros":
-        # PyTorch pads first, and the convolution, which then adds nothing, speaks of the padded input.
-        _checks.mode(padding_mode, batch, pairs)
-        batch, added = (*batch[:2], *_padded(batch[2:], pairs)), ((0, 0),) * dims
-    _checks.channels(batch, w_shape, b_shape, groups, transposed)
+        before = pairs
+    elif padding == "same":
+        before = tuple((0, end - begin) for begin, end in pairs)
+    else:
+        before = ((0, 0),) * dims
+    _checks.channels((*batch[:2], *_padded(batch[2:], before)), w_shape, b_shape, groups, transposed)
+    padded, spans = _padded(batch[2:], pairs), _spans(w_shape[2:], dilation)
     if not transposed:
-        _checks.kernel(_padded(batch[2:], added), _spans(w_shape[2:], dilation))
+        _checks.kernel(padded, spans)
 
     # From here on PyTorch sees two dimensions, and so do its messages.
-    ones, zeros, nothing = (1,) * (2 - dims), (0,) * (2 - dims), ((0, 0),) * (2 - dims)
-    batch, kernel = (*batch[:2], *ones, *batch[2:]), ones + w_shape[2:]
-    stride, dilation, output_padding = ones + stride, ones + dilation, zeros + output_padding
-    _checks.not_empty(batch)
-    _checks.dilation(dilation, transposed)
+    ones, zeros = (1,) * (2 - dims), (0,) * (2 - dims)
+    options: dict[str, Any] = {
+        "stride": ones + stride, "padding": tuple(zip(zeros, zeros)) + pairs, "dilation": ones + dilation,
+        "groups": groups, "padding_mode": padding_mode, "transposed": transposed,
+        "output_padding": zeros + output_padding,
+    }
+    size = ones + batch[2:]
+    _checks.not_empty((*batch[:2], *size))
+    _checks.dilation(options["dilation"], transposed)
     if transposed:
-        _checks.output_padding(output_padding, stride, dilation)
-        y_size = transposed_size(batch[2:], kernel, stride, nothing + pairs, dilation, output_padding)
-        _checks.output(batch[2:], y_size)
-        out_channels = w_shape[1] * groups
+        _checks.output_padding(options["output_padding"], options["stride"], options["dilation"])
+        channels, y_size = w_shape[1] * groups, transposed_size(
+            batch[2:], w_shape[2:], stride, pairs, dilation, output_padding
+        )
+        _checks.output(size, ones + y_size)
     else:
-        sizes, spans = _padded(batch[2:], nothing + added), _spans(kernel, dilation)
-        y_size = tuple((size - span) // step + 1 for size, span, step in zip(sizes, spans, stride))
-        out_channels = w_shape[0]
-    options = {"stride": stride, "padding": nothing + pairs, "dilation": dilation, "groups": groups}
-    if padding_mode != "zeros":
-        options["padding_mode"] = padding_mode
-    if transposed:
-        options.update(transposed=True, output_padding=output_padding)
-    y_shape = (*x_shape[:-dims - 1], out_channels, *y_size[-dims:])
+        channels, y_size = w_shape[0], tuple((n - span) // step + 1 for n, span, step in zip(padded, spans, stride))
+    y_shape = (*x_shape[:-dims - 1], channels, *y_size)
     return Convolution(dims, x_shape, w_shape, y_shape, options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from types import ModuleType
@@ -26,10 +27,7 @@ def required(name: str) -> ModuleType:
 
 def options_of(reference: Reference) -> dict[str, Any]:
     """The reference's sizes as keyword arguments of the backend and of functions."""
-    return {
-        "stride": reference.stride, "padding": reference.padding, "dilation": reference.dilation,
-        "groups": reference.groups,
-    }
+    return {field.name: getattr(reference, field.name) for field in dataclasses.fields(reference)}
 
 
 def reference_of(layer: Conv2d) -> Reference:
