@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Optional, Sequence, Union
 
 import numpy as np
@@ -85,7 +86,19 @@ def convolution(
     stride, dilation, output_padding = (_integers(size, dims) for size in (stride, dilation, output_padding))
     groups = operator.index(groups)
     if not isinstance(padding, str):
-        padding = begin_end(padding) if np.ndim(padding) == 2 else _integers(padding, dims)
+        apart = is_list(padding) and any(map(is_list, padding))
+        padding = begin_end(padding) if apart else _integers(padding, dims)
+    return _checked(
+        dims, x_shape, w_shape, b_shape, stride, padding, dilation, groups, padding_mode, transposed, output_padding
+    )
+
+
+@lru_cache(maxsize=1024)  # Layers come with the same sizes again and again.
+def _checked(
+    dims: int, x_shape: Shape, w_shape: Shape, b_shape: Optional[Shape],
+    stride: Shape, padding: Union[str, tuple], dilation: Shape, groups: int,
+    padding_mode: str, transposed: bool, output_padding: Shape,
+) -> Convolution:
     batch = _batch(dims, x_shape, padding_mode, transposed)
     _checks.weight(w_shape, groups, padding)
     axes = len(w_shape) - 2
@@ -140,8 +153,13 @@ def _batch(dims: int, x_shape: Shape, padding_mode: str, transposed: bool) -> Sh
     return x_shape if len(x_shape) == dims + 2 else (1, *x_shape)
 
 
+def is_list(value: Any) -> bool:
+    """Whether a size is a list, a tuple or an array of sizes."""
+    return hasattr(value, "__iter__") and not isinstance(value, str)
+
+
 def _integers(size: Size, dims: int) -> Shape:
-    return tuple(map(operator.index, size)) if np.ndim(size) else (operator.index(size),) * dims
+    return tuple(map(operator.index, size)) if is_list(size) else (operator.index(size),) * dims
 
 
 def _expand(name: str, values: tuple, axes: int) -> tuple:
@@ -158,7 +176,7 @@ def _named_padding(name: str, kernel: Shape, dilation: Shape) -> Pairs:
 
 def begin_end(padding: Sequence[Any]) -> Pairs:
     """Padding of each dimension, at its begin and end alike or apart, as pairs."""
-    pairs = (item if np.ndim(item) else (item, item) for item in padding)
+    pairs = (item if is_list(item) else (item, item) for item in padding)
     return tuple((operator.index(begin), operator.index(end)) for begin, end in pairs)
 
 

@@ -13,7 +13,7 @@ from .._context import Compute, default_compute
 from .._grad_mode import is_grad_enabled
 from ..backend.conv import VulkanConv
 from . import init
-from ._convolution import Convolution, Padding, Size, begin_end, convolution, transposed_size
+from ._convolution import Convolution, Padding, Size, begin_end, convolution, is_list, transposed_size
 from .module import Module
 from .parameter import Parameter
 
@@ -59,7 +59,8 @@ class _ConvNd(Module):
             if padding == "same" and any(step != 1 for step in stride):
                 raise ValueError("padding='same' is not supported for strided convolutions")
         else:
-            padding = tuple(map(self._sizes, padding)) if np.ndim(padding) == 2 else self._sizes(padding)
+            apart = is_list(padding) and any(map(is_list, padding))
+            padding = begin_end(padding) if apart else self._sizes(padding)
         if padding_mode not in _PADDING_MODES:
             raise ValueError(
                 f"padding_mode must be one of {set(_PADDING_MODES)}, but got padding_mode={padding_mode!r}"
@@ -90,7 +91,7 @@ class _ConvNd(Module):
 
     @classmethod
     def _sizes(cls, value: Size) -> tuple[int, ...]:
-        values = value if np.ndim(value) else (value,) * cls._dims
+        values = value if is_list(value) else (value,) * cls._dims
         return tuple(map(operator.index, values))
 
     def reset_parameters(self) -> None:
