@@ -13,7 +13,9 @@ from .._context import Compute, default_compute
 from .._grad_mode import is_grad_enabled
 from ..backend.conv import VulkanConv
 from . import init
-from ._convolution import Convolution, Padding, Size, begin_end, convolution, is_list, transposed_size
+from ._convolution import (
+    Convolution, Padding, Size, begin_end, convolution, integer_padding, integers, transposed_size,
+)
 from .module import Module
 from .parameter import Parameter
 
@@ -50,8 +52,8 @@ class _ConvNd(Module):
             raise ValueError("in_channels must be divisible by groups")
         if out_channels % groups:
             raise ValueError("out_channels must be divisible by groups")
-        kernel_size, stride, dilation, output_padding = map(
-            self._sizes, (kernel_size, stride, dilation, output_padding)
+        kernel_size, stride, dilation, output_padding = (
+            integers(size, self._dims) for size in (kernel_size, stride, dilation, output_padding)
         )
         if isinstance(padding, str) and not transposed:
             if padding not in _PADDING_STRINGS:
@@ -59,8 +61,7 @@ class _ConvNd(Module):
             if padding == "same" and any(step != 1 for step in stride):
                 raise ValueError("padding='same' is not supported for strided convolutions")
         else:
-            apart = is_list(padding) and any(map(is_list, padding))
-            padding = begin_end(padding) if apart else self._sizes(padding)
+            padding = integer_padding(padding, self._dims)
         if padding_mode not in _PADDING_MODES:
             raise ValueError(
                 f"padding_mode must be one of {set(_PADDING_MODES)}, but got padding_mode={padding_mode!r}"
@@ -88,11 +89,6 @@ class _ConvNd(Module):
         self._compute = device
         self._kept: Optional[_Kept] = None
         self.reset_parameters()
-
-    @classmethod
-    def _sizes(cls, value: Size) -> tuple[int, ...]:
-        values = value if is_list(value) else (value,) * cls._dims
-        return tuple(map(operator.index, values))
 
     def reset_parameters(self) -> None:
         """Draws weight and bias from U(±1/√fan_in), as PyTorch does; see `grilly.manual_seed`."""
