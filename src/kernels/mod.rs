@@ -1,5 +1,6 @@
 //! The kernels: one file per algorithm, each a pure function from a problem to dispatches.
 
+mod channels;
 mod depthwise;
 mod implicit_gemm;
 mod pack;
