@@ -35,8 +35,8 @@ class VulkanConv:
     Arrays are `[N, C, H, W]` and weights `[K, C / groups, R, S]`; results are new float32 ndarrays. Any real dtype
     and any strides are taken; see `grilly._arrays.as_float32`. Any thread may call, concurrently.
 
-    Every method also takes `padding_mode`, `transposed` and `output_padding`, by name, with the meaning that they have in
-    `grilly.nn`. The weight of a transposed convolution is `[C, K / groups, R, S]`.
+    Every method also takes `padding_mode`, `transposed` and `output_padding`, by name, with the meaning that they have
+    in `grilly.nn`. The weight of a transposed convolution is `[C, K / groups, R, S]`.
 
     Every method raises GrillyError, a RuntimeError, for arguments that no convolution has, and RuntimeError after
     `Compute.cleanup()`.
