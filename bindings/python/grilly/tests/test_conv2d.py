@@ -16,7 +16,7 @@ import pytest
 import grilly
 from grilly import Compute
 from grilly.nn import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Module, functional, grad
-from grilly.tests.checks import check_backward, check_forward, check_layer
+from grilly.tests.checks import check_backward, check_forward, check_layer, required
 
 
 def normal(rng: np.random.RandomState, *shape: int) -> np.ndarray:
@@ -43,6 +43,15 @@ def test_command_selects_tests(command):
     )
     assert result.returncode == 0, result.stdout
     assert re.search(r"test_conv2d\.py: [1-9]", result.stdout), result.stdout
+
+
+def test_a_package_that_tests_need_may_be_missing_but_not_in_ci(monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(ImportError):
+        required("no_such_package")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="needs no_such_package"):
+        required("no_such_package")
 
 
 @pytest.mark.parametrize("marker", ["gpu", "benchmark"])
