@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+import warnings
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .. import _random
 
 #: An ndarray or a Parameter.
-Array = TypeVar("Array")
+Array = TypeVar("Array", bound=Any)
 
 
 def uniform_(tensor: Array, a: float = 0.0, b: float = 1.0) -> Array:
@@ -36,6 +37,7 @@ def kaiming_uniform_(
     if nonlinearity not in gains:
         raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
     if tensor.size == 0:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
     fan = fans(tensor.shape)[mode == "fan_out"]
     # The order of operations is PyTorch's, so that the bound has the same bits.
