@@ -4,6 +4,7 @@
 //! - `gather`: a pass as a correlation over pixels and taps; forward and input gradient are the same thing.
 //! - `dense`, `weight_gradient`: through the tile engine `gemm`.
 //! - `direct`, `direct_weight_gradient`: without it, for depthwise layers and small groups; `patch` pads for them.
+//! - `elementwise`: operations on pairs of elements.
 //! - `isa`, `parallel`: which instructions, which threads.
 //!
 //! Slices are contiguous: x and dx are N C H W, weight and dweight K C/g R S, y and dy N K P Q.
@@ -11,6 +12,7 @@
 mod dense;
 mod direct;
 mod direct_weight_gradient;
+mod elementwise;
 mod gather;
 mod gemm;
 mod isa;
@@ -22,6 +24,7 @@ pub(crate) mod probe;
 mod tests;
 mod weight_gradient;
 
+pub(crate) use elementwise::elementwise;
 pub(crate) use memory::{Accounts, Memory};
 
 use crate::error::{Error, Result};

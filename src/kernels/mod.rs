@@ -1,6 +1,7 @@
 //! The kernels: one file per algorithm, each a pure function from a problem to dispatches.
 
 mod depthwise;
+mod elementwise;
 mod implicit_gemm;
 mod pack;
 pub mod probe;
@@ -10,6 +11,7 @@ mod slices;
 mod tile;
 mod wgrad;
 
+pub use elementwise::plan as plan_elementwise;
 pub use pack::packed_bytes;
 pub use select::{plan, plan_packing};
 
