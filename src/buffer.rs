@@ -26,12 +26,15 @@ impl Context {
     /// # Errors
     /// `InvalidArgument` for 0 bytes; `OutOfDeviceMemory` or `OutOfHostMemory`.
     pub fn create_buffer(&self, bytes: u64) -> Result<Buffer> {
-        let buffer = self.create_buffer_uninitialized(bytes)?;
-        if let (Backend::Vulkan(device), Storage::Vulkan(block)) = (self.backend(), &buffer.storage) {
-            let mut recorder = Recorder::new(device)?;
-            recorder.zero(block);
-            recorder.submit()?;
-            recorder.wait()?;
+        let mut buffer = self.create_buffer_uninitialized(bytes)?;
+        match &mut buffer.storage {
+            Storage::Cpu(memory) => memory.zero(),
+            Storage::Vulkan(block) => {
+                let mut recorder = Recorder::new(block.device())?;
+                recorder.zero(block);
+                recorder.submit()?;
+                recorder.wait()?;
+            }
         }
         Ok(buffer)
     }

@@ -12,7 +12,7 @@
 //!
 //! - [`error`], [`config`], [`problem`], [`broadcast`], [`plan`]: pure data and arithmetic — what a convolution is, what it costs, what
 //!   is illegal, and what a device will be told to do.
-//! - `os`: what the standard library lacks.
+//! - `os`: what the standard library lacks; `pool`: what memory pools have in common.
 //! - `vulkan`: instance, device, memory pool, pipelines, recorder; the only code that names ash.
 //! - [`kernels`]: one file per algorithm, from problem to plan.
 //! - `cpu`: the CPU device.
@@ -38,6 +38,7 @@ mod devices;
 mod elementwise;
 mod os;
 mod pass_plan;
+mod pool;
 mod run;
 mod tensor;
 mod vulkan;

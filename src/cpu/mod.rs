@@ -25,7 +25,7 @@ mod tests;
 mod weight_gradient;
 
 pub(crate) use elementwise::elementwise;
-pub(crate) use memory::{Accounts, Memory};
+pub(crate) use memory::{Memory, Pool};
 
 use crate::error::{Error, Result};
 use crate::problem::Problem;
