@@ -11,7 +11,7 @@ from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 
-from .._arrays import Operand
+from .._tensor import Operand
 from ..backend.conv import VulkanConv
 
 Size = Union[int, Sequence[int]]
@@ -44,13 +44,16 @@ class Convolution:
         )
         return (*self.x_shape[:-self.dims - 1], self.w_shape[0], *spatial)
 
-    def forward(self, backend: VulkanConv, x: Operand, w: np.ndarray, b: Optional[np.ndarray]) -> np.ndarray:
-        """`x` is what `images` made of the input, or an upload of that."""
-        return backend.conv2d(x, self.images(w), b, **self._options()).reshape(self.y_shape)
+    def forward(
+        self, backend: VulkanConv, x: Operand, w: Operand, b: Optional[Operand], out: Optional[np.ndarray] = None
+    ) -> Operand:
+        """`x` is what `images` made of the input, or an upload of that; the output is in `out`, or where `x` is."""
+        y = backend.conv2d(x, self.images(w), b, **self._options(), out=None if out is None else self.images(out))
+        return y.reshape(self.y_shape)
 
     def backward(
-        self, backend: VulkanConv, dy: np.ndarray, w: np.ndarray, x: Optional[Operand], has_bias: bool
-    ) -> tuple[np.ndarray, Optional[np.ndarray], Optional[np.ndarray]]:
+        self, backend: VulkanConv, dy: Operand, w: Operand, x: Optional[Operand], has_bias: bool
+    ) -> tuple[Operand, Optional[Operand], Optional[Operand]]:
         """Gradients with respect to input, weight (None if `x` is; else `x` is as for `forward`) and bias."""
         x_shape = (self.x_shape[0] if self._batched else 1, self.w_shape[1] * self.groups, *self._plane)
         dx, dw, db = backend.conv2d_backward(
@@ -58,11 +61,11 @@ class Convolution:
         )
         return dx.reshape(self.x_shape), None if dw is None else dw.reshape(self.w_shape), db
 
-    def images(self, array: np.ndarray) -> np.ndarray:
+    def images(self, array: Operand) -> Operand:
         """A view of an input, weight or output gradient as NCHW: batch 1 if it has none, height 1 if it is 1-D."""
-        if array.ndim == self.dims + 1:
-            array = array[None]
-        return array[..., None, :] if self.dims == 1 else array
+        batch = (1,) * (self.dims + 2 - array.ndim)
+        height = (1,) * (2 - self.dims)
+        return array.reshape(batch + array.shape[:-self.dims] + height + array.shape[-self.dims:])
 
     @property
     def _batched(self) -> bool:

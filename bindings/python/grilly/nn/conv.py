@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from .._arrays import DeviceArray, as_float32
 from .._context import Compute, default_compute
 from .._grad_mode import is_grad_enabled
+from .._tensor import Operand, Tensor, as_operand, tensor
 from ..backend.conv import VulkanConv
 from . import init
 from ._convolution import Convolution, Padding, Size, convolution
@@ -27,7 +27,9 @@ class _Kept(NamedTuple):
     conv: Convolution
     backend: VulkanConv
     #: The input on its device; None if the weight needs no gradient.
-    x: Optional[DeviceArray]
+    x: Optional[Tensor]
+    #: Of the input's contents.
+    version: Optional[int]
 
 
 class _ConvNd(Module):
@@ -97,51 +99,56 @@ class _ConvNd(Module):
             bound = 1 / math.sqrt(fan_in)
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, input: Any) -> np.ndarray:
-        """Convolves a batch or a single image; the result is a new float32 ndarray.
+    def forward(self, input: Any) -> Operand:
+        """Convolves a batch or a single image; the result is a new float32 ndarray, or a Tensor if the input is one.
 
         In training mode, and outside `no_grad()`, the input is kept on the device for `backward`, until the next
-        call.
+        call: an array is copied there, a Tensor must not be changed until then.
 
         Raises:
             RuntimeError: for an input that does not fit, in PyTorch's words; GrillyError if the device fails.
         """
-        # Whoever takes what the call before kept may overwrite its memory; another thread finds None.
-        before = self.__dict__.pop("_kept", None)
+        # The memory of what the call before kept serves this one.
         self._kept = None
-        x = as_float32(input)
+        x = as_operand(input)
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
         conv = convolution(
             self._dims, x.shape, weight.shape, None if bias is None else bias.shape,
             self.stride, self.padding, self.dilation, self.groups,
         )
-        backend = self._backend()
+        compute = self._compute_for(x, weight)
+        out = None if isinstance(x, Tensor) else np.empty(conv.y_shape, np.float32)
         x = conv.images(x)
         kept = None
         if self.training and is_grad_enabled():
+            held = None
             if self.weight.requires_grad:
-                reuse = before.x if before is not None and before.backend is backend else None
-                x = backend.upload(x, reuse)
-            kept = _Kept(conv, backend, x if isinstance(x, DeviceArray) else None)
-        y = conv.forward(backend, x, weight, bias)
+                x = held = x if isinstance(x, Tensor) else tensor(x, compute)
+            kept = _Kept(conv, compute.conv, held, None if held is None else held.version)
+        y = conv.forward(compute.conv, x, weight, bias, out)
         self._kept = kept
         return y
 
-    def backward(self, grad_output: Any) -> np.ndarray:
-        """The gradient with respect to the latest forward's input, of its shape; adds to `weight.grad` and
-        `bias.grad` where they are required.
+    def backward(self, grad_output: Any) -> Operand:
+        """The gradient with respect to the latest forward's input, of its shape, a Tensor if `grad_output` is one; adds to
+        `weight.grad` and `bias.grad` where they are required.
 
         Raises:
-            RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), or for a
-                `grad_output` of another shape than the output.
+            RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), for a
+                `grad_output` of another shape than the output, or if the input was a Tensor and has changed.
         """
         kept = self._kept
         if kept is None:
             raise RuntimeError(
                 f"{type(self).__name__}.backward() needs a forward before it, in training mode and outside no_grad()"
             )
-        conv, backend, x = kept
-        dy = as_float32(grad_output, "grad_output")
+        conv, backend, x, version = kept
+        if x is not None and x.version != version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"the input of {type(self).__name__}, of shape {list(conv.x_shape)}"
+            )
+        dy = as_operand(grad_output, "grad_output")
         if dy.shape != conv.y_shape:
             raise RuntimeError(
                 f"grad_output has shape {list(dy.shape)}, expected the output's shape {list(conv.y_shape)}"
@@ -153,8 +160,10 @@ class _ConvNd(Module):
                 parameter.grad = grad if parameter.grad is None else np.add(parameter.grad, grad, out=parameter.grad)
         return dx
 
-    def _backend(self) -> VulkanConv:
-        return (self._compute or default_compute()).conv
+    def _compute_for(self, *operands: Operand) -> Compute:
+        """Where the first Tensor is; else the layer's own; else the shared one."""
+        held = [operand.compute for operand in operands if isinstance(operand, Tensor)]
+        return held[0] if held else self._compute or default_compute()
 
     def __getstate__(self) -> dict[str, Any]:
         # What is kept for backward is on a device, and stays there.

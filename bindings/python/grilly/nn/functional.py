@@ -1,4 +1,7 @@
-"""Convolutions as functions, as `torch.nn.functional`. They run on the shared device and keep nothing."""
+"""Convolutions as functions, as `torch.nn.functional`, and what stands between them. They keep nothing.
+
+Arrays give arrays, computed on the shared device; Tensors give Tensors, computed where they are.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import as_float32
+from .. import _tensor
 from .._context import default_compute
+from .._tensor import Operand, Tensor, as_operand
 from ._convolution import Padding, Size, convolution
 
 
 def conv2d(
     input: Any, weight: Any, bias: Any = None,
     stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
-) -> np.ndarray:
+) -> Operand:
     """Convolves `[N, C, H, W]` or `[C, H, W]` with `[K, C / groups, R, S]`; the result is new, and float32.
 
     Args:
@@ -30,7 +34,7 @@ def conv2d(
 def conv1d(
     input: Any, weight: Any, bias: Any = None,
     stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
-) -> np.ndarray:
+) -> Operand:
     """Convolves `[N, C, L]` or `[C, L]` with `[K, C / groups, S]`; otherwise as `conv2d`. Padding of both ends
     apart is ((left, right),)."""
     return _convolve(1, input, weight, bias, stride, padding, dilation, groups)
@@ -38,8 +42,29 @@ def conv1d(
 
 def _convolve(
     dims: int, input: Any, weight: Any, bias: Any, stride: Size, padding: Padding, dilation: Size, groups: int
-) -> np.ndarray:
-    x, w = as_float32(input), as_float32(weight, "weight")
-    b = None if bias is None else as_float32(bias, "bias")
+) -> Operand:
+    x, w = as_operand(input), as_operand(weight, "weight")
+    b = None if bias is None else as_operand(bias, "bias")
     conv = convolution(dims, x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups)
-    return conv.forward(default_compute().conv, conv.images(x), w, b)
+    held = [operand.compute for operand in (x, w, b) if isinstance(operand, Tensor)]
+    return conv.forward((held[0] if held else default_compute()).conv, conv.images(x), w, b)
+
+
+def relu(input: Any) -> Operand:
+    """`max(input, 0)`, new and of the same shape; NaN stays NaN."""
+    return np.maximum(as_operand(input), np.float32(0))
+
+
+def relu_backward(grad_output: Any, output: Any) -> Operand:
+    """The gradient of `relu` with respect to its input: `grad_output` where `output` is positive (or NaN), else 0. A Tensor
+    if either is one.
+
+    Raises:
+        RuntimeError: if their shapes differ.
+    """
+    dy, y = as_operand(grad_output, "grad_output"), as_operand(output, "output")
+    if dy.shape != y.shape:
+        raise RuntimeError(f"grad_output has shape {list(dy.shape)}, expected the output's shape {list(y.shape)}")
+    if isinstance(dy, Tensor) or isinstance(y, Tensor):
+        return _tensor.relu_backward(dy, y)
+    return np.where(y <= 0, np.float32(0), dy)

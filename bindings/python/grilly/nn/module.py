@@ -6,6 +6,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional
 
 import numpy as np
 
+from .._tensor import Target
 from .parameter import Parameter
 
 
@@ -117,8 +118,9 @@ class Module:
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def state_dict(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """The arrays of all parameters by dotted name. They are the parameters' own memory, not copies."""
-        return {prefix + name: parameter.data for name, parameter in self._named_state()}
+        """The arrays of all parameters by dotted name. They are the parameters' own memory, not copies; values on a device
+        are downloaded."""
+        return {prefix + name: np.asarray(parameter.data) for name, parameter in self._named_state()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copies arrays (anything that `np.asarray` takes) into the parameters. All or none are copied.
@@ -165,6 +167,13 @@ class Module:
 
     def eval(self) -> Module:
         return self.train(False)
+
+    def to(self, target: Target) -> Module:
+        """Moves all parameters and their gradients: "vulkan" is the device that layers share, whichever it is; a Compute is
+        that device; "cpu" is host memory. Layers then run where their parameters are."""
+        for parameter in self.parameters():
+            parameter._move(target)
+        return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Module:
         for parameter in self.parameters():
