@@ -110,12 +110,9 @@ impl Context {
     pub fn new(desc: &ContextDesc) -> Result<Context> {
         let chosen = choose(desc.device)?;
         let backend = match chosen.vulkan {
-            Some((instance, physical)) => Backend::Vulkan(Arc::new(vulkan::Device::new(
-                instance,
-                &physical,
-                desc.memory_budget,
-                desc.minimum_limits,
-            )?)),
+            Some(physical) => {
+                Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, desc.memory_budget, desc.minimum_limits)?))
+            }
             None => Backend::Cpu {
                 threads: if desc.threads == 0 { cpu::default_threads() } else { desc.threads as usize },
                 memory: Arc::new(cpu::Pool::new(desc.memory_budget)),

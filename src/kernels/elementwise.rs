@@ -31,7 +31,7 @@ pub fn plan(problem: &Broadcast, limits: &Limits) -> Result<Plan> {
         }
     }
     let longest = if addresses { MAX_ELEMENTS } else { bound_elements(limits) };
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(limits);
     let mut begin = 0;
     while begin < total {
         let count = longest.min(total - begin);

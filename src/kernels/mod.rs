@@ -1,9 +1,11 @@
 //! The kernels: one file per algorithm, each a pure function from a problem to dispatches.
 
+mod channels;
 mod depthwise;
 mod elementwise;
 mod implicit_gemm;
 mod pack;
+mod pad;
 pub mod probe;
 mod reduce;
 mod select;
