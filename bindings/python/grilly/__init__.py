@@ -13,6 +13,7 @@ from ._device import Device, devices
 from ._errors import DeviceWarning, GrillyError, InvalidArgumentError, OutOfMemoryError
 from ._grad_mode import is_grad_enabled, no_grad
 from ._random import manual_seed
+from ._serialization import load, save
 from . import nn
 from .nn import functional
 
@@ -20,5 +21,5 @@ __version__ = _abi.version()
 
 __all__ = [
     "Compute", "Device", "DeviceWarning", "GrillyError", "InvalidArgumentError", "OutOfMemoryError",
-    "default_compute", "devices", "functional", "is_grad_enabled", "manual_seed", "nn", "no_grad",
+    "default_compute", "devices", "functional", "is_grad_enabled", "load", "manual_seed", "nn", "no_grad", "save",
 ]
