@@ -25,9 +25,8 @@ void main() {
     if (tile >= pc.tile_end) {
         return;
     }
-    uint taps = pc.R * pc.S;
-    bool skip_weight = (pc.flags & FLAG_SKIP_WEIGHT) != 0;
-    uint tap_blocks = skip_weight ? 1 : (taps + TAPS - 1) / TAPS;
+    uint taps = (pc.flags & FLAG_SKIP_WEIGHT) != 0 ? 0 : pc.R * pc.S;
+    uint tap_blocks = max((taps + TAPS - 1) / TAPS, 1);
     uint first_tap = tile % tap_blocks * TAPS;
     uint k = tile / tap_blocks % pc.K;
     uint split = tile / tap_blocks / pc.K;
@@ -86,7 +85,7 @@ void main() {
     }
     uint t = gl_LocalInvocationIndex;
     uint channel = (FIRST_SPLIT + split) * pc.K + k;
-    if (t < TAPS && first_tap + t < taps && !skip_weight) {
+    if (t < TAPS && first_tap + t < taps) {
         WEIGHT(channel * taps + first_tap + t) = partial[t * THREADS];
     }
     if (t == TAPS && first_tap == 0 && pc.has_bias != 0) {

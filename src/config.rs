@@ -50,6 +50,7 @@ pub struct Conv2dConfig {
     /// A transposed convolution: the input gradient of a convolution from `out_channels` to `in_channels`.
     pub transposed: bool,
     /// Transposed: elements after each axis of the output (bottom, right), less than the stride or the dilation.
+    /// Otherwise 0.
     pub output_padding: [u64; 2],
     /// Distance between kernel elements, at least 1; 1 means none is skipped.
     pub dilation: [u64; 2],
@@ -98,6 +99,19 @@ impl Conv2dConfig {
                     return Err(Error::invalid(format!("padding_{name}[{axis}] is {value}, expected 0 to {MAX_SIZE}")));
                 }
             }
+            let (extra, most) = (self.output_padding[axis], self.stride[axis].max(self.dilation[axis]) - 1);
+            if self.transposed && extra > most {
+                return Err(Error::invalid(format!(
+                    "output_padding[{axis}] is {extra}, expected 0 to {most}: less than stride[{axis}] = {} or \
+                     dilation[{axis}] = {}",
+                    self.stride[axis], self.dilation[axis]
+                )));
+            }
+            if !self.transposed && extra != 0 {
+                return Err(Error::invalid(format!(
+                    "output_padding[{axis}] is {extra}, expected 0: the convolution is not transposed"
+                )));
+            }
             if self.window(axis) > MAX_SIZE {
                 return Err(Error::invalid(format!(
                     "kernel[{axis}] = {} with dilation[{axis}] = {} spans {} elements, expected at most {MAX_SIZE}",
@@ -106,6 +120,12 @@ impl Conv2dConfig {
                     self.window(axis)
                 )));
             }
+        }
+        if self.transposed && self.padding_mode != PaddingMode::Zeros {
+            return Err(Error::invalid(format!(
+                "padding_mode is {:?}, expected Zeros: the convolution is transposed",
+                self.padding_mode
+            )));
         }
         for (name, channels) in [("in_channels", self.in_channels), ("out_channels", self.out_channels)] {
             if !channels.is_multiple_of(self.groups) {
@@ -125,14 +145,32 @@ impl Conv2dConfig {
         Ok(())
     }
 
-    /// Shape of the weight: `[out_channels, in_channels / groups, kernel height, kernel width]`.
+    /// Shape of the weight: `[out_channels, in_channels / groups, kernel height, kernel width]`; transposed,
+    /// `[in_channels, out_channels / groups, kernel height, kernel width]`.
     pub fn weight_shape(&self) -> [u64; 4] {
-        [self.out_channels, self.in_channels / self.groups, self.kernel[0], self.kernel[1]]
+        let [outer, inner] =
+            if self.transposed { [self.in_channels, self.out_channels] } else { [self.out_channels, self.in_channels] };
+        [outer, inner / self.groups, self.kernel[0], self.kernel[1]]
     }
 
-    /// Bytes of the weight as float32: `out_channels · (in_channels / groups) · kh · kw · 4`.
+    /// Bytes of the weight as float32.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_shape().iter().product::<u64>() * 4
+    }
+
+    /// The convolution that a transposed one is the input gradient of; of another one, itself. Both have the same
+    /// weight.
+    pub(crate) fn direct(&self) -> Conv2dConfig {
+        if !self.transposed {
+            return self.clone();
+        }
+        Conv2dConfig {
+            in_channels: self.out_channels,
+            out_channels: self.in_channels,
+            transposed: false,
+            output_padding: [0, 0],
+            ..self.clone()
+        }
     }
 
     /// Elements that the dilated kernel spans along an axis.
@@ -156,7 +194,7 @@ mod tests {
     fn every_field_is_checked_by_name() {
         let good = Conv2dConfig::new(4, 6, [3, 3]);
         type Break = fn(&mut Conv2dConfig);
-        let cases: [(Break, &str); 8] = [
+        let cases: [(Break, &str); 11] = [
             (|c| c.in_channels = 0, "in_channels is 0, expected 1 to 2147483647"),
             (|c| c.groups = 0, "groups is 0, expected 1 to 2147483647"),
             (|c| c.groups = 3, "in_channels is 4, expected a multiple of groups = 3"),
@@ -164,6 +202,15 @@ mod tests {
             (|c| c.stride = [1, 0], "stride[1] is 0, expected 1 to 2147483647"),
             (|c| c.dilation = [0, 1], "dilation[0] is 0, expected 1 to 2147483647"),
             (|c| c.padding[1][1] = 1 << 40, "padding_end[1] is 1099511627776, expected 0 to 2147483647"),
+            (|c| c.output_padding = [0, 1], "output_padding[1] is 1, expected 0: the convolution is not transposed"),
+            (
+                |c| (c.transposed, c.stride, c.dilation, c.output_padding) = (true, [2, 2], [1, 3], [2, 2]),
+                "output_padding[0] is 2, expected 0 to 1: less than stride[0] = 2 or dilation[0] = 1",
+            ),
+            (
+                |c| (c.transposed, c.padding_mode) = (true, PaddingMode::Circular),
+                "padding_mode is Circular, expected Zeros: the convolution is transposed",
+            ),
             (
                 |c| c.dilation = [1 << 30, 1],
                 "kernel[0] = 3 with dilation[0] = 1073741824 spans 2147483649 elements, expected at most 2147483647",

@@ -44,7 +44,7 @@ pub struct Conv2d {
 
 /// A weight, as a call takes it.
 pub enum Weight<'a> {
-    /// `[K, C / groups, R, S]`.
+    /// `[K, C / groups, R, S]`; of a transposed convolution, `[C, K / groups, R, S]`.
     Raw(Input<'a>),
     /// Packed earlier.
     Packed(&'a Weights),
@@ -54,7 +54,7 @@ pub enum Weight<'a> {
 pub struct Forward<'a> {
     /// `[N, C, H, W]`.
     pub x: Input<'a>,
-    /// `[K, C / groups, R, S]`.
+    /// Of the config's weight shape.
     pub weight: Weight<'a>,
     /// `[K]`.
     pub bias: Option<Input<'a>>,
@@ -66,7 +66,7 @@ pub struct Forward<'a> {
 pub struct Backward<'a> {
     /// `[N, C, H, W]`; needed for `dweight`.
     pub x: Option<Input<'a>>,
-    /// `[K, C / groups, R, S]`; needed for `dx`.
+    /// Of the config's weight shape; needed for `dx`.
     pub weight: Option<Weight<'a>>,
     /// Gradient with respect to the output, `[N, K, P, Q]`.
     pub dy: Input<'a>,
@@ -83,7 +83,7 @@ pub struct Backward<'a> {
 /// Sizes in bytes, as float32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemorySizes {
-    /// `out_channels · (in_channels / groups) · kernel height · kernel width · 4`.
+    /// The elements of the config's weight shape · 4.
     pub weight: u64,
     /// `out_channels · 4`.
     pub bias: u64,
@@ -104,9 +104,6 @@ impl Conv2d {
     /// `InvalidArgument` for a config that no input could have.
     pub fn new(context: &Context, config: Conv2dConfig) -> Result<Conv2d> {
         config.validate()?;
-        if config.padding_mode != PaddingMode::Zeros || config.transposed || config.output_padding != [0, 0] {
-            return Err(Error::unsupported("padding modes and transposed convolutions are not built yet"));
-        }
         Ok(Conv2d { context: context.clone(), config })
     }
 
@@ -152,7 +149,7 @@ impl Conv2d {
         })
     }
 
-    /// `y = x ⋆ weight + bias`, and waits for it.
+    /// `y = x ⋆ weight + bias` (transposed: the adjoint of `⋆`), and waits for it.
     ///
     /// # Errors
     /// `InvalidArgument` for a tensor of the wrong shape, of another context, or that overlaps `y`.
@@ -178,11 +175,11 @@ impl Conv2d {
     pub(crate) fn forward_problem(&self, call: &Forward<'_>) -> Result<Problem> {
         let options = PassOptions { bias: call.bias.is_some(), ..PassOptions::default() };
         let problem = self.problem(four_sizes("x", &call.x.shape())?, Pass::Forward, options)?;
-        call.x.check("x", &problem.input_shape(), &self.context)?;
-        call.y.check("y", &problem.output_shape(), &self.context)?;
+        call.x.check("x", &problem.x_shape(), &self.context)?;
+        call.y.check("y", &problem.y_shape(), &self.context)?;
         self.check_weight(&call.weight)?;
         if let Some(bias) = &call.bias {
-            bias.check("bias", &[problem.k], &self.context)?;
+            bias.check("bias", &[problem.bias_elements()], &self.context)?;
         }
         check_overlap(
             &[("y", Some(&call.y))],
@@ -194,14 +191,18 @@ impl Conv2d {
     /// Checks a backward call's tensors, and says what it computes: the input's gradient and the parameters', each if
     /// wanted.
     pub(crate) fn backward_problems(&self, call: &Backward<'_>) -> Result<[Option<Problem>; 2]> {
+        let mut config = self.config.clone();
         let input = match (&call.x, &call.dx) {
             (Some(x), _) => ("x", x.shape()),
             (None, Some(dx)) => ("dx", dx.shape()),
             (None, None) if call.dweight.is_some() => {
                 return Err(Error::invalid("dweight is wanted, but x is missing"));
             }
-            // The bias's gradient alone depends on no input: any that leads to dy's shape serves.
-            (None, None) => ("dy", self.some_input(&call.dy.shape())?),
+            // The bias's gradient alone depends on no input: any that leads to dy's shape serves, in any surroundings.
+            (None, None) => {
+                config.padding_mode = PaddingMode::Zeros;
+                ("dy", self.some_input(&call.dy.shape())?)
+            }
         };
         let shape = four_sizes(input.0, &input.1)?;
         let options = PassOptions {
@@ -209,17 +210,16 @@ impl Conv2d {
             skip_weight: call.dweight.is_none(),
             accumulate: call.accumulate,
         };
-        let parameters = self.problem(shape, Pass::BackwardWeight, options)?;
-        let dx_options = PassOptions { accumulate: call.accumulate, ..PassOptions::default() };
-        let input_gradient = self.problem(shape, Pass::BackwardInput, dx_options)?;
+        let parameters = Problem::new(&config, shape, Pass::BackwardWeight, options)?;
+        let input_gradient = Problem::new(&config, shape, Pass::BackwardInput, options)?;
 
         let context = &self.context;
-        call.dy.check("dy", &parameters.output_shape(), context)?;
+        call.dy.check("dy", &parameters.y_shape(), context)?;
         if let Some(x) = &call.x {
-            x.check("x", &parameters.input_shape(), context)?;
+            x.check("x", &parameters.x_shape(), context)?;
         }
         if let Some(dx) = &call.dx {
-            dx.check("dx", &parameters.input_shape(), context)?;
+            dx.check("dx", &parameters.x_shape(), context)?;
             let weight =
                 call.weight.as_ref().ok_or_else(|| Error::invalid("dx is wanted, but the weight is missing"))?;
             self.check_weight(weight)?;
@@ -231,7 +231,7 @@ impl Conv2d {
             }
         }
         if let Some(dbias) = &call.dbias {
-            dbias.check("dbias", &[parameters.k], context)?;
+            dbias.check("dbias", &[parameters.bias_elements()], context)?;
         }
         check_overlap(
             &[("dx", call.dx.as_ref()), ("dweight", call.dweight.as_ref()), ("dbias", call.dbias.as_ref())],
@@ -252,9 +252,14 @@ impl Conv2d {
     fn some_input(&self, dy: &[u64]) -> Result<Vec<u64>> {
         let [n, _, p, q] = four_sizes("dy", dy)?;
         let size = |axis: usize, outputs: u64| {
-            let padding = self.config.padding[axis][0] + self.config.padding[axis][1];
-            let reach = outputs.saturating_sub(1).saturating_mul(self.config.stride[axis]);
-            reach.saturating_add(self.config.window(axis)).saturating_sub(padding).max(1)
+            let Conv2dConfig { stride, padding, output_padding, .. } = &self.config;
+            let (padding, window) = (padding[axis].iter().sum::<u64>(), self.config.window(axis));
+            if self.config.transposed {
+                let steps = outputs.saturating_add(padding).saturating_sub(window + output_padding[axis]);
+                return steps / stride[axis] + 1;
+            }
+            let reach = outputs.saturating_sub(1).saturating_mul(stride[axis]);
+            reach.saturating_add(window).saturating_sub(padding).max(1)
         };
         Ok(vec![n, self.config.in_channels, size(0, p), size(1, q)])
     }

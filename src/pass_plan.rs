@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Clone)]
 pub struct PassPlan {
     conv: Conv2d,
+    pass: Pass,
     problem: Problem,
     prepacked: bool,
     planned: Arc<Planned>,
@@ -36,12 +37,7 @@ impl PassPlan {
     /// # Errors
     /// `InvalidArgument` for an input that does not fit; `Unsupported` beyond the device's reach.
     pub fn new(conv: &Conv2d, pass: Pass, input: [u64; 4], options: PassOptions, prepacked: bool) -> Result<PassPlan> {
-        let relevant = match pass {
-            Pass::Forward => PassOptions { bias: options.bias, ..PassOptions::default() },
-            Pass::BackwardInput => PassOptions { accumulate: options.accumulate, ..PassOptions::default() },
-            Pass::BackwardWeight => options,
-        };
-        let problem = conv.problem(input, pass, relevant)?;
+        let problem = conv.problem(input, pass, options)?;
         let prepacked = prepacked && pass != Pass::BackwardWeight;
         let planned = match conv.context().backend() {
             Backend::Vulkan(device) => {
@@ -55,7 +51,7 @@ impl PassPlan {
             }
             Backend::Cpu { .. } => Planned::Cpu,
         };
-        Ok(PassPlan { conv: conv.clone(), problem, prepacked, planned: Arc::new(planned) })
+        Ok(PassPlan { conv: conv.clone(), pass, problem, prepacked, planned: Arc::new(planned) })
     }
 
     /// The context that it computes on.
@@ -65,7 +61,7 @@ impl PassPlan {
 
     /// Which pass it is.
     pub fn pass(&self) -> Pass {
-        self.problem.pass
+        self.pass
     }
 
     /// Bytes of scratch memory.
@@ -110,7 +106,7 @@ impl PassPlan {
         self.check_problem(&problem, call.weight.is_packed())?;
         let slices = self.slice_range(first, count)?;
         match &*self.planned {
-            Planned::Vulkan { .. } => self.run_vulkan(Tensors::forward(call), slices),
+            Planned::Vulkan { .. } => self.run_vulkan(Tensors::forward(call, problem.transposed), slices),
             Planned::Cpu if count == 0 => Ok(()),
             Planned::Cpu => run::forward(self.context(), &problem, call),
         }
@@ -136,7 +132,7 @@ impl PassPlan {
         self.check_problem(problem, packed)?;
         let slices = self.slice_range(first, count)?;
         match &*self.planned {
-            Planned::Vulkan { .. } => self.run_vulkan(Tensors::backward(call), slices),
+            Planned::Vulkan { .. } => self.run_vulkan(Tensors::backward(call, problem.transposed), slices),
             Planned::Cpu if count == 0 => Ok(()),
             Planned::Cpu => run::backward(self.context(), &problems, call),
         }
@@ -162,9 +158,9 @@ impl PassPlan {
         if *problem != self.problem {
             return Err(Error::invalid(format!(
                 "the plan is for an input of shape {:?} and {:?}, not for {:?} and {:?}",
-                self.problem.input_shape(),
+                self.problem.x_shape(),
                 self.problem.options,
-                problem.input_shape(),
+                problem.x_shape(),
                 problem.options
             )));
         }

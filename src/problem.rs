@@ -1,6 +1,6 @@
 //! A convolution with all its sizes: pure integers, from which every shape, cost and argument error follows.
 
-use crate::config::{Conv2dConfig, Precision};
+use crate::config::{Conv2dConfig, PaddingMode, Precision};
 use crate::error::{Error, Result};
 
 /// Which of the three computations is wanted.
@@ -26,6 +26,10 @@ pub struct PassOptions {
 }
 
 /// A config × an input shape × a pass. Index letters are the field's: input N C H W, output N K P Q, kernel R S.
+///
+/// A transposed convolution is a problem of the convolution that it is the input gradient of: the caller's `x` and `dx`
+/// are that one's output, its `y` and `dy` that one's input. So its forward pass is that one's `BackwardInput`, its
+/// input gradient is `Forward`, and only the bias is in an unusual place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// Batch.
@@ -48,17 +52,23 @@ pub struct Problem {
     pub s: u64,
     /// Stride (height, width).
     pub stride: [u64; 2],
-    /// Zeros before each axis; those after it only show in `p` and `q`.
+    /// Elements before each axis.
     pub padding: [u64; 2],
+    /// Elements after each axis.
+    pub padding_end: [u64; 2],
+    /// What they are; zeros too where there are none.
+    pub padding_mode: PaddingMode,
     /// Dilation (height, width).
     pub dilation: [u64; 2],
     /// Groups.
     pub groups: u64,
     /// Accuracy contract.
     pub precision: Precision,
+    /// The bias belongs to the channels of the input instead of the output: the caller's convolution is transposed.
+    pub transposed: bool,
     /// The computation.
     pub pass: Pass,
-    /// Its options.
+    /// Its options; those that mean nothing to the caller's pass are off.
     pub options: PassOptions,
 }
 
@@ -73,24 +83,64 @@ impl Problem {
     pub fn new(config: &Conv2dConfig, input: [u64; 4], pass: Pass, options: PassOptions) -> Result<Problem> {
         config.validate()?;
         let output = output_shape(config, input)?;
+        let ([n, c, h, w], [_, k, p, q]) = if config.transposed { (output, input) } else { (input, output) };
+        let padded = config.padding.as_flattened().iter().any(|&elements| elements > 0);
         Ok(Problem {
-            n: input[0],
-            c: input[1],
-            h: input[2],
-            w: input[3],
-            k: output[1],
-            p: output[2],
-            q: output[3],
+            n,
+            c,
+            h,
+            w,
+            k,
+            p,
+            q,
             r: config.kernel[0],
             s: config.kernel[1],
             stride: config.stride,
-            padding: [config.padding[0][0], config.padding[1][0]],
+            padding: config.padding.map(|[begin, _]| begin),
+            padding_end: config.padding.map(|[_, end]| end),
+            padding_mode: if padded { config.padding_mode } else { PaddingMode::Zeros },
             dilation: config.dilation,
             groups: config.groups,
             precision: config.precision,
-            pass,
-            options,
+            transposed: config.transposed,
+            pass: match pass {
+                Pass::Forward if config.transposed => Pass::BackwardInput,
+                Pass::BackwardInput if config.transposed => Pass::Forward,
+                _ => pass,
+            },
+            options: match pass {
+                Pass::Forward => PassOptions { bias: options.bias, ..PassOptions::default() },
+                Pass::BackwardInput => PassOptions { accumulate: options.accumulate, ..PassOptions::default() },
+                Pass::BackwardWeight => options,
+            },
         })
+    }
+
+    /// The same pass over an input that was padded before; `None` where zeros surround it, which need no place.
+    pub fn padded(&self) -> Option<Problem> {
+        (self.padding_mode != PaddingMode::Zeros).then(|| Problem {
+            h: self.padding[0] + self.h + self.padding_end[0],
+            w: self.padding[1] + self.w + self.padding_end[1],
+            padding: [0, 0],
+            padding_end: [0, 0],
+            padding_mode: PaddingMode::Zeros,
+            ..self.clone()
+        })
+    }
+
+    /// Shape of the caller's `x` and `dx`.
+    pub fn x_shape(&self) -> [u64; 4] {
+        if self.transposed { self.output_shape() } else { self.input_shape() }
+    }
+
+    /// Shape of the caller's `y` and `dy`.
+    pub fn y_shape(&self) -> [u64; 4] {
+        if self.transposed { self.input_shape() } else { self.output_shape() }
+    }
+
+    /// Elements of the bias: the channels of the caller's `y`.
+    pub fn bias_elements(&self) -> u64 {
+        if self.transposed { self.c } else { self.k }
     }
 
     /// Shape of the input and of its gradient.
@@ -138,7 +188,8 @@ impl Problem {
         self.weight_shape().iter().product()
     }
 
-    /// How many products are summed into one result (the K of the accuracy contract).
+    /// How many products are summed into one result (the K of the accuracy contract). An element of `dx` of which a
+    /// padding mode makes copies sums so many for each of them.
     pub fn reduction(&self) -> u64 {
         match self.pass {
             Pass::Forward => self.channels_per_group() * self.taps(),
@@ -157,14 +208,15 @@ impl Problem {
         4 * (self.input_elements()
             + self.output_elements()
             + self.weight_elements()
-            + self.k * u64::from(self.options.bias))
+            + self.bias_elements() * u64::from(self.options.bias))
     }
 }
 
 /// Shape `[N, K, P, Q]` of the output for an input of shape `[N, C, H, W]`.
 ///
 /// # Errors
-/// `InvalidArgument`: wrong channels, an empty axis, a kernel larger than the padded input, sizes beyond 64 bits.
+/// `InvalidArgument`: wrong channels, an empty axis, a kernel larger than the padded input, a padding that its mode
+/// cannot fill, a transposed convolution without output, sizes beyond 64 bits.
 pub fn output_shape(config: &Conv2dConfig, input: [u64; 4]) -> Result<[u64; 4]> {
     let [n, c, h, w] = input;
     if c != config.in_channels {
@@ -175,24 +227,11 @@ pub fn output_shape(config: &Conv2dConfig, input: [u64; 4]) -> Result<[u64; 4]> 
     }
     let mut output = [n, config.out_channels, 0, 0];
     for (axis, size) in [h, w].into_iter().enumerate() {
-        let padded = size.saturating_add(config.padding[axis][0]).saturating_add(config.padding[axis][1]);
-        let window = config.window(axis);
         if size == 0 {
             return Err(Error::invalid(format!("input of shape {input:?} is empty; only the batch may be 0")));
         }
-        if padded > MAX_PADDED {
-            return Err(Error::invalid(format!(
-                "input of shape {input:?} has {padded} elements along axis {} with padding, expected at most {MAX_PADDED}",
-                axis + 2
-            )));
-        }
-        if window > padded {
-            return Err(Error::invalid(format!(
-                "kernel spans {window} elements along axis {}, more than the padded input's {padded}",
-                axis + 2
-            )));
-        }
-        output[2 + axis] = (padded - window) / config.stride[axis] + 1;
+        let along = if config.transposed { transposed_size } else { direct_size };
+        output[2 + axis] = along(config, axis, input, size)?;
     }
     for (name, shape) in [("input", input), ("output", output)] {
         shape
@@ -202,6 +241,58 @@ pub fn output_shape(config: &Conv2dConfig, input: [u64; 4]) -> Result<[u64; 4]> 
             .ok_or_else(|| Error::invalid(format!("{name} of shape {shape:?} overflows 64-bit byte sizes")))?;
     }
     Ok(output)
+}
+
+fn direct_size(config: &Conv2dConfig, axis: usize, input: [u64; 4], size: u64) -> Result<u64> {
+    let most = match config.padding_mode {
+        PaddingMode::Zeros | PaddingMode::Replicate => u64::MAX,
+        PaddingMode::Reflect => size - 1,
+        PaddingMode::Circular => size,
+    };
+    for (padding, name) in config.padding[axis].into_iter().zip(["begin", "end"]) {
+        if padding > most {
+            return Err(Error::invalid(format!(
+                "padding_{name}[{axis}] is {padding}, expected 0 to {most} in mode {:?} for {size} elements along axis {}",
+                config.padding_mode,
+                axis + 2
+            )));
+        }
+    }
+    let padded = size.saturating_add(config.padding[axis].iter().sum());
+    check_padded("input", input, axis, padded)?;
+    let window = config.window(axis);
+    if window > padded {
+        return Err(Error::invalid(format!(
+            "kernel spans {window} elements along axis {}, more than the padded input's {padded}",
+            axis + 2
+        )));
+    }
+    Ok((padded - window) / config.stride[axis] + 1)
+}
+
+fn transposed_size(config: &Conv2dConfig, axis: usize, input: [u64; 4], size: u64) -> Result<u64> {
+    // What the direct convolution makes of this many elements, padding included, is the input.
+    let steps = (size - 1).saturating_mul(config.stride[axis]);
+    let padded = steps.saturating_add(config.window(axis)).saturating_add(config.output_padding[axis]);
+    check_padded("output for an input", input, axis, padded)?;
+    let padding: u64 = config.padding[axis].iter().sum();
+    padded.checked_sub(padding).filter(|&output| output > 0).ok_or_else(|| {
+        Error::invalid(format!(
+            "the calculated output has {} elements along axis {} for an input of shape {input:?}, expected at least 1",
+            padded as i64 - padding as i64,
+            axis + 2
+        ))
+    })
+}
+
+fn check_padded(name: &str, shape: [u64; 4], axis: usize, padded: u64) -> Result<()> {
+    if padded > MAX_PADDED {
+        return Err(Error::invalid(format!(
+            "{name} of shape {shape:?} has {padded} elements along axis {} with padding, expected at most {MAX_PADDED}",
+            axis + 2
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

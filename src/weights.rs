@@ -28,7 +28,7 @@ pub(crate) enum Packed {
 }
 
 impl Weights {
-    /// Packs a weight of shape `[K, C / groups, R, S]`. Later changes of the raw weight do not show.
+    /// Packs a weight of the convolution's weight shape. Later changes of the raw weight do not show.
     ///
     /// # Errors
     /// `InvalidArgument` for a wrong shape, `OutOfDeviceMemory` or `OutOfHostMemory`.

@@ -16,6 +16,7 @@ import sys
 
 TABLE = pathlib.Path(__file__).with_name("cases.json")
 SWEEP = 330
+VARIANTS = 120
 OFF_TILE_CHANNELS = (1, 3, 5, 17, 33, 65, 127, 130)  # tiles are powers of two from 8 to 256
 MAX_SIZE = 2**31 - 1
 
@@ -24,8 +25,19 @@ def pair(value):
     return list(value) if isinstance(value, (tuple, list)) else [value, value]
 
 
-def conv(name, n, c, h, w, k, kernel, stride=1, padding=0, dilation=1, groups=1, bias=True):
-    """One convolution; `padding` is one number, (height, width) or ((top, bottom), (left, right))."""
+def conv(
+    name, n, c, h, w, k, kernel, stride=1, padding=0, dilation=1, groups=1, bias=True, mode="zeros", transposed=False,
+    output_padding=0,
+):  # fmt: skip
+    """One convolution; `padding` is one number, (height, width) or ((top, bottom), (left, right)).
+
+    The last three are left out of the table where they are at their default.
+    """
+    rare = {"padding_mode": mode} if mode != "zeros" else {}
+    if transposed:
+        rare["transposed"] = True
+    if pair(output_padding) != [0, 0]:
+        rare["output_padding"] = pair(output_padding)
     return {
         "name": name,
         "n": n,
@@ -39,14 +51,21 @@ def conv(name, n, c, h, w, k, kernel, stride=1, padding=0, dilation=1, groups=1,
         "dilation": pair(dilation),
         "groups": groups,
         "bias": bias,
+        **rare,
     }
 
 
 def output(case):
-    """(P, Q), or None if the kernel is larger than the padded input."""
+    """(P, Q), or None if there is none: the kernel is larger than the padded input, or padding eats the output up."""
     sizes = []
     for axis, size in enumerate((case["h"], case["w"])):
         window = case["dilation"][axis] * (case["kernel"][axis] - 1) + 1
+        if case.get("transposed"):
+            extra = case.get("output_padding", [0, 0])[axis]
+            sizes.append((size - 1) * case["stride"][axis] + window + extra - sum(case["padding"][axis]))
+            if sizes[-1] < 1:
+                return None
+            continue
         room = size + sum(case["padding"][axis]) - window
         if room < 0:
             return None
@@ -56,7 +75,7 @@ def output(case):
 
 def flops(case):
     """Of the forward pass; each gradient costs as much again."""
-    p, q = output(case)
+    p, q = (case["h"], case["w"]) if case.get("transposed") else output(case)
     r, s = case["kernel"]
     return 2 * case["n"] * case["k"] * p * q * case["c"] // case["groups"] * r * s
 
@@ -254,6 +273,89 @@ def networks():
     yield conv("deeplab_atrous_6", 1, 32, 14, 14, 16, 3, padding=6, dilation=6)
 
 
+MODES = ("reflect", "replicate", "circular")
+
+
+def padding_modes():
+    for mode in MODES:
+
+        def padded(name, *sizes, mode=mode, **options):
+            return conv(f"{mode}_{name}", *sizes, mode=mode, **options)
+
+        yield padded("3x3", 2, 5, 6, 7, 9, 3, padding=1)
+        yield padded("5x3_no_bias", 1, 4, 7, 6, 6, (5, 3), padding=(2, 1), bias=False)
+        yield padded("4x4_same", 1, 5, 7, 8, 6, 4, padding=((1, 2), (1, 2)))
+        yield padded("all_different", 2, 3, 6, 7, 5, 3, padding=((1, 3), (4, 2)))
+        yield padded("top", 1, 3, 5, 5, 4, 2, padding=((2, 0), (0, 0)))
+        yield padded("right", 1, 3, 5, 5, 4, 2, padding=((0, 0), (0, 3)))
+        yield padded("stride_2", 1, 6, 9, 8, 5, 3, stride=2, padding=1)
+        yield padded("stride_3x2_leaves_padding_unread", 2, 4, 8, 9, 6, 2, stride=(3, 2), padding=((0, 2), (1, 1)))
+        yield padded("dilation_2", 1, 4, 7, 8, 6, 3, padding=2, dilation=2)
+        yield padded("dilation_1x3_stride_2", 1, 4, 9, 9, 6, 3, 2, (1, 3), (1, 3))
+        yield padded("groups_2", 1, 6, 6, 5, 8, 3, padding=1, groups=2)
+        yield padded("depthwise", 2, 7, 6, 9, 7, 3, padding=1, groups=7)
+        yield padded("depthwise_multiplier_2_stride_2", 1, 5, 8, 9, 10, 5, 2, 2, groups=5)
+        yield padded("pointwise", 2, 5, 4, 4, 6, 1, padding=2)
+        yield padded("one_dimensional", 2, 6, 1, 20, 8, (1, 5), padding=(0, 2))
+        yield padded("one_dimensional_causal_dilation_2", 1, 4, 1, 15, 6, (1, 3), 1, ((0, 0), (4, 0)), (1, 2))
+        yield padded("channels_33_to_65", 1, 33, 5, 6, 65, 3, padding=1)
+        yield padded("without_padding", 1, 4, 5, 6, 5, 3)
+        yield padded("batch_0", 0, 4, 6, 7, 5, 3, padding=1)
+        yield padded("batch_0_depthwise", 0, 4, 6, 7, 4, 3, padding=1, groups=4)
+    yield conv("reflect_as_far_as_it_goes", 1, 3, 4, 5, 4, 3, padding=((3, 3), (4, 4)), mode="reflect")
+    yield conv("reflect_two_pixels", 1, 3, 2, 2, 4, 3, padding=1, mode="reflect")
+    yield conv("circular_as_far_as_it_goes", 1, 3, 3, 4, 5, 3, padding=((3, 3), (4, 4)), mode="circular")
+    yield conv("circular_one_pixel", 1, 3, 1, 1, 4, 3, padding=1, mode="circular")
+    yield conv("replicate_beyond_the_input", 1, 3, 3, 2, 5, 3, padding=((7, 9), (8, 5)), mode="replicate")
+    yield conv("replicate_one_pixel", 1, 3, 1, 1, 4, 3, padding=((2, 1), (1, 3)), mode="replicate")
+    yield conv("long_input_reduction_replicate_321", 1, 3, 1, 4, 4, 1, padding=((0, 0), (320, 2)), mode="replicate")
+    yield conv("long_input_reduction_replicate_41x41", 1, 2, 2, 2, 3, 1, padding=40, mode="replicate")
+
+
+def transposed():
+    def turned(name, *sizes, **options):
+        return conv(f"transposed_{name}", *sizes, transposed=True, **options)
+
+    for r, s in ((1, 1), (2, 2), (3, 3), (4, 2), (3, 5)):
+        for stride in (1, 2, 3):
+            yield turned(f"kernel_{r}x{s}_s{stride}", 2, 6, 5, 6, 9, (r, s), stride=stride, bias=stride != 2)
+    for c, k in ((1, 17), (33, 65), (65, 33), (130, 3), (64, 64)):
+        yield turned(f"channels_{c}_to_{k}", 1, c, 4, 5, k, 3, stride=2, padding=1)
+    yield turned("upsampling_by_2", 2, 16, 5, 5, 8, 4, stride=2, padding=1)
+    yield turned("upsampling_by_2_output_padding", 2, 8, 5, 5, 6, 3, stride=2, padding=1, output_padding=1)
+    yield turned("output_padding_2x1_stride_3x2", 1, 5, 4, 6, 7, 3, (3, 2), 1, output_padding=(2, 1))
+    yield turned("output_padding_no_bias", 1, 5, 4, 6, 7, 2, 3, bias=False, output_padding=(0, 2))
+    yield turned("output_padding_beyond_stride_1", 1, 4, 5, 6, 5, 3, 1, 1, 3, output_padding=2)
+    yield turned("output_padding_of_one_stride", 2, 4, 5, 4, 6, 2, 2, 0, (3, 4), output_padding=(2, 3))
+    yield turned("output_padding_beyond_stride_depthwise", 1, 6, 4, 5, 6, 3, 2, 2, 5, groups=6, output_padding=4)
+    yield turned("padding_all_different", 1, 4, 6, 7, 5, 4, 2, ((0, 1), (2, 3)))
+    yield turned("padding_larger_than_kernel", 1, 4, 7, 8, 5, 3, padding=((3, 4), (4, 5)))
+    yield turned("padding_larger_than_kernel_stride_2", 1, 4, 7, 8, 5, 3, 2, 5, output_padding=1)
+    yield turned("dilation_2", 1, 5, 5, 6, 6, 3, padding=1, dilation=2)
+    yield turned("dilation_2x3_stride_3x2", 2, 5, 4, 5, 6, (2, 3), (3, 2), 1, (2, 3))
+    yield turned("stride_larger_than_kernel", 2, 5, 4, 3, 6, 2, stride=5)
+    yield turned("stride_larger_than_kernel_depthwise", 2, 5, 4, 3, 5, 2, stride=4, groups=5)
+    yield turned("groups_2", 2, 6, 5, 5, 8, 3, 2, 1, groups=2, output_padding=1)
+    yield turned("groups_4_to_fewer", 1, 16, 4, 5, 8, 3, groups=4, bias=False)
+    yield turned("depthwise", 2, 9, 6, 7, 9, 3, padding=1, groups=9)
+    yield turned("depthwise_stride_2_output_padding", 1, 10, 6, 7, 10, 3, 2, 1, groups=10, output_padding=1)
+    yield turned("depthwise_from_3_channels_each", 1, 15, 5, 6, 5, 3, 2, groups=5)
+    yield turned("depthwise_to_2_channels_each", 1, 5, 5, 6, 10, 3, 2, groups=5)
+    yield turned("to_one_channel", 1, 12, 6, 6, 1, 5, 2, 2)
+    yield turned("one_dimensional", 2, 6, 1, 15, 8, (1, 4), (1, 2), (0, 1))
+    yield turned("one_dimensional_output_padding_dilated", 1, 6, 1, 15, 4, (1, 3), 1, (0, 2), (1, 2), output_padding=(0, 1))
+    yield turned("one_dimensional_depthwise", 1, 7, 1, 20, 7, (1, 5), (1, 3), (0, 1), groups=7)
+    yield turned("one_pixel_input", 2, 6, 1, 1, 5, 4)
+    yield turned("one_pixel_output", 2, 6, 1, 1, 5, 3, padding=1)
+    yield turned("one_pixel_to_one_pixel", 1, 1, 1, 1, 1, 1)
+    yield turned("batch_0", 0, 4, 5, 6, 6, 3, 2, 1)
+    yield turned("batch_0_depthwise_no_bias", 0, 4, 5, 6, 4, 3, 2, 1, groups=4, bias=False)
+    yield turned("batch_17", 17, 3, 4, 4, 5, 3, 2, 1)
+    yield conv("long_forward_reduction_4608_transposed", 1, 512, 5, 5, 6, 3, padding=1, transposed=True)
+    yield conv("long_input_reduction_4608_transposed", 1, 6, 5, 5, 512, 3, stride=2, transposed=True)
+    yield conv("long_weight_reduction_50176_transposed", 1, 2, 224, 224, 3, 2, stride=2, transposed=True)
+
+
 # ------------------------------------------------------------------------------------------------ seeded sweep
 
 
@@ -320,6 +422,34 @@ def sweep():
                 continue
             p, q = output(case)
             if max(case["c"] * case["h"] * case["w"], case["k"] * p * q) * case["n"] <= 200_000:
+                break
+        yield case
+
+
+def sweep_variants():
+    """Padding modes and transposed convolutions, drawn apart so that they leave the sweep above as it is."""
+    dice = Dice(19690720)
+    for index in range(VARIANTS):
+        turned = index % 2 == 1
+        while True:
+            case = random_case(dice, f"random_{'transposed' if turned else 'padded'}_{index // 2:02}")
+            if turned:
+                case["transposed"] = True
+                most = [max(case["stride"][axis], case["dilation"][axis]) - 1 for axis in (0, 1)]
+                extra = [dice.between(0, most[axis]) if dice.chance(0.7) else 0 for axis in (0, 1)]
+                if extra != [0, 0]:
+                    case["output_padding"] = extra
+            else:
+                case["padding_mode"] = dice.pick(*MODES)
+                room = {"reflect": -1, "replicate": MAX_SIZE, "circular": 0}[case["padding_mode"]]
+                if any(max(case["padding"][axis]) > size + room for axis, size in enumerate((case["h"], case["w"]))):
+                    continue
+                if not sum(map(sum, case["padding"])):
+                    continue
+            if output(case) is None or not 1e4 <= flops(case) <= 1e6:
+                continue
+            p, q = output(case)
+            if max(case["c"] * case["h"] * case["w"], case["k"] * p * q) * case["n"] <= 20_000:
                 break
         yield case
 
@@ -398,6 +528,57 @@ def errors():
             f"has {2**30 + 9} elements along axis {axis + 2} with padding, expected at most {2**30}",
             padding=along((2**29, 2**29), (0, 0)),
         )
+        yield error(
+            f"reflect_padding_{name}_too_large",
+            f"padding_begin[{axis}] is 9, expected 0 to 8 in mode Reflect for 9 elements along axis {axis + 2}",
+            padding=along((9, 0), (0, 0)), mode="reflect",
+        )  # fmt: skip
+        yield error(
+            f"circular_padding_{name}_too_large",
+            f"padding_end[{axis}] is 10, expected 0 to 9 in mode Circular for 9 elements along axis {axis + 2}",
+            padding=along((9, 10), (9, 9)), mode="circular",
+        )  # fmt: skip
+        yield error(
+            f"replicated_{name}_too_long",
+            f"has {2**30 + 9} elements along axis {axis + 2} with padding, expected at most {2**30}",
+            padding=along((2**29, 2**29), (0, 0)), mode="replicate",
+        )  # fmt: skip
+        yield error(
+            f"output_padding_{name}_of_a_direct_convolution",
+            f"output_padding[{axis}] is 1, expected 0: the convolution is not transposed",
+            stride=2, output_padding=along(1, 0),
+        )  # fmt: skip
+        yield error(
+            f"output_padding_{name}_too_large",
+            f"output_padding[{axis}] is 3, expected 0 to 2: less than stride[{axis}] = 2 or dilation[{axis}] = 3",
+            stride=2, dilation=3, transposed=True, output_padding=along(3, 0),
+        )  # fmt: skip
+        yield error(
+            f"transposed_without_output_{name}",
+            f"the calculated output has 0 elements along axis {axis + 2} for an input of shape [1, 4, 9, 9], expected at least 1",
+            transposed=True, padding=along((5, 6), (0, 0)),
+        )  # fmt: skip
+        yield error(
+            f"transposed_with_negative_output_{name}",
+            f"the calculated output has -13 elements along axis {axis + 2}",
+            transposed=True, padding=along(12, 0),
+        )  # fmt: skip
+        yield error(
+            f"transposed_output_{name}_too_long",
+            f"elements along axis {axis + 2} with padding, expected at most {2**30}",
+            transposed=True, stride=along(2**28, 1),
+        )  # fmt: skip
+        yield error(
+            f"transposed_input_{name}_0", "is empty; only the batch may be 0", transposed=True, padding=3, **{"hw"[axis]: 0}
+        )
+    for mode in MODES:
+        yield error(
+            f"transposed_{mode}",
+            f"padding_mode is {mode.capitalize()}, expected Zeros: the convolution is transposed",
+            transposed=True, mode=mode,
+        )  # fmt: skip
+    yield error("transposed_channels", "[1, 6, 9, 9] has 6 channels, expected in_channels = 4", c=6, in_channels=4, transposed=True)
+    yield error("transposed_output_bytes_overflow", "output of shape", n=2**29, c=1, k=2**30, transposed=True)
     yield error("input_channels_too_few", "[1, 3, 9, 9] has 3 channels, expected in_channels = 4", c=3, in_channels=4)
     yield error("input_channels_too_many", "[2, 5, 9, 9] has 5 channels, expected in_channels = 4", n=2, c=5, in_channels=4)
     yield error("input_channels_0", "[1, 0, 9, 9] has 0 channels, expected in_channels = 4", c=0, in_channels=4)
@@ -417,7 +598,7 @@ def errors():
 def build():
     parts = (
         channels, kernels, strides, paddings, dilations, groups, batches, one_dimensional, reductions, extents, networks,
-        sweep,
+        padding_modes, transposed, sweep, sweep_variants,
     )  # fmt: skip
     cases = [case for part in parts for case in part()]
     wrong = list(errors())
@@ -426,7 +607,7 @@ def build():
         doubles = {name for name in names if names.count(name) > 1}
         assert not doubles, f"names must be unique: {sorted(doubles)}"
     for case in cases:
-        assert output(case), f"{case['name']}: the kernel is larger than the padded input"
+        assert output(case), f"{case['name']}: it has no output"
     return cases, wrong
 
 

@@ -162,7 +162,7 @@ fn check(plan: &Plan, problem: &Problem, limits: &Limits, packed: u64) -> Result
                 Role::Input => 4 * problem.input_elements(),
                 Role::Output => 4 * problem.output_elements(),
                 Role::Weight => 4 * problem.weight_elements(),
-                Role::Bias => 4 * problem.k,
+                Role::Bias => 4 * problem.bias_elements(),
                 Role::Packed => packed,
                 Role::Workspace => plan.workspace,
             };
@@ -227,7 +227,7 @@ fn long_work_is_cut_into_short_submissions() {
 fn the_general_kernels_keep_the_seeds_interface() {
     let kernels = [
         (&table::CONV2D_FORWARD, "conv2d-forward", vec![0, 1, 2, 3]),
-        (&table::CONV2D_BACKWARD_INPUT, "conv2d-backward-input", vec![0, 1, 3]),
+        (&table::CONV2D_BACKWARD_INPUT, "conv2d-backward-input", vec![0, 1, 2, 3]),
         (&table::CONV2D_BACKWARD_WEIGHT, "conv2d-backward-weight", vec![0, 1, 2, 3]),
     ];
     for (kernel, name, bindings) in kernels {

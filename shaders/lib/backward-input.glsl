@@ -1,14 +1,13 @@
-// The tensors of an input gradient, and how its results are written.
+// The tensors of an input gradient.
 
 #define INPUT_ACCESS
 #define WEIGHT_ACCESS readonly
 #define WEIGHT_VECTORS
+#define BIAS_ACCESS readonly
 #define OUTPUT_ACCESS readonly
 #include "lib/problem.glsl"
 
 #define BACKWARD_INPUT
 #define SOURCE(i) OUTPUT(i)
-
-void store_result(uint at, uint channel, float value) {
-    INPUT(at) = (pc.flags & FLAG_ACCUMULATE) != 0 ? INPUT(at) + value : value;
-}
+#define RESULT(i) INPUT(i)
+#include "lib/result.glsl"

@@ -1,14 +1,12 @@
-// The tensors of a forward pass, and how its results are written.
+// The tensors of a forward pass.
 
 #define INPUT_ACCESS readonly
 #define WEIGHT_ACCESS readonly
 #define WEIGHT_VECTORS
 #define BIAS_ACCESS readonly
-#define OUTPUT_ACCESS writeonly
+#define OUTPUT_ACCESS
 #include "lib/problem.glsl"
 
 #define SOURCE(i) INPUT(i)
-
-void store_result(uint at, uint channel, float value) {
-    OUTPUT(at) = pc.has_bias != 0 ? value + BIAS(channel) : value;
-}
+#define RESULT(i) OUTPUT(i)
+#include "lib/result.glsl"

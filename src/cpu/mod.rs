@@ -4,6 +4,7 @@
 //! - `gather`: a pass as a correlation over pixels and taps; forward and input gradient are the same thing.
 //! - `dense`, `weight_gradient`: through the tile engine `gemm`.
 //! - `direct`, `direct_weight_gradient`: without it, for depthwise layers and small groups; `patch` pads for them.
+//! - `pad`: what surrounds an input where zeros do not.
 //! - `isa`, `parallel`: which instructions, which threads.
 //!
 //! Slices are contiguous: x and dx are N C H W, weight and dweight K C/g R S, y and dy N K P Q.
@@ -15,6 +16,7 @@ mod gather;
 mod gemm;
 mod isa;
 mod memory;
+mod pad;
 mod parallel;
 mod patch;
 pub(crate) mod probe;
@@ -35,7 +37,7 @@ pub(crate) fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// `y` from `x`, weight and bias.
+/// What a forward pass makes of `x`: `y`, with the bias or added to what it held.
 ///
 /// # Errors
 /// `InvalidArgument` for a slice of the wrong length, `OutOfHostMemory` for want of workspace.
@@ -63,11 +65,14 @@ fn forward_on(
     fits("weight", weight, problem.weight_elements())?;
     fits("y", y, problem.output_elements())?;
     bias.map_or(Ok(()), |bias| fits("bias", bias, problem.k))?;
-    let start = bias.map_or(Start::Zero, Start::Bias);
-    correlate(isa, &Gather::forward(problem), x, weight, start, y, threads)
+    if let Some(padded) = problem.padded() {
+        let x = pad::pad(problem, &padded, x, threads)?;
+        return forward_on(isa, &padded, &x, weight, bias, y, threads);
+    }
+    correlate(isa, &Gather::forward(problem), x, weight, start(problem, bias), y, threads)
 }
 
-/// `dx` from `dy` and weight.
+/// What an input gradient makes of `dy`: `dx`, with a bias (a transposed convolution's) or added to what it held.
 ///
 /// # Errors
 /// As [`forward`].
@@ -75,10 +80,11 @@ pub(crate) fn backward_input(
     problem: &Problem,
     dy: &[f32],
     weight: &[f32],
+    bias: Option<&[f32]>,
     dx: &mut [f32],
     threads: usize,
 ) -> Result<()> {
-    backward_input_on(Isa::detect(), problem, dy, weight, dx, threads)
+    backward_input_on(Isa::detect(), problem, dy, weight, bias, dx, threads)
 }
 
 fn backward_input_on(
@@ -86,21 +92,37 @@ fn backward_input_on(
     problem: &Problem,
     dy: &[f32],
     weight: &[f32],
+    bias: Option<&[f32]>,
     dx: &mut [f32],
     threads: usize,
 ) -> Result<()> {
     fits("dy", dy, problem.output_elements())?;
     fits("weight", weight, problem.weight_elements())?;
     fits("dx", dx, problem.input_elements())?;
-    let (mut gathers, zeros_elsewhere) = Gather::backward_input(problem);
-    if zeros_elsewhere && !problem.options.accumulate {
-        dx.fill(0.0);
+    bias.map_or(Ok(()), |bias| fits("bias", bias, problem.c))?;
+    if let Some(mut padded) = problem.padded() {
+        padded.options.accumulate = false;
+        let mut gradient = parallel::zeroed(padded.input_elements() as usize)?;
+        backward_input_on(isa, &padded, dy, weight, bias, &mut gradient, threads)?;
+        return pad::fold(problem, &padded, &gradient, dx, threads);
     }
-    let start = if problem.options.accumulate { Start::Old } else { Start::Zero };
+    let (mut gathers, misses_some) = Gather::backward_input(problem);
+    let start = start(problem, bias);
+    if misses_some {
+        match start {
+            Start::Old => {}
+            Start::Zero => dx.fill(0.0),
+            Start::Bias(bias) => {
+                let channels = dx.chunks_exact_mut((problem.h * problem.w) as usize);
+                channels.zip(bias.iter().cycle()).for_each(|(channel, &bias)| channel.fill(bias));
+            }
+        }
+    }
     gathers.try_for_each(|gather| correlate(isa, &gather, dy, weight, start, dx, threads))
 }
 
-/// The gradients of weight and bias, those that are wanted, from `x` and `dy`.
+/// The gradients of weight and bias, those that are wanted, from `x` and `dy`. A bias's needs only the tensor that it
+/// was added to.
 ///
 /// # Errors
 /// As [`forward`].
@@ -124,21 +146,35 @@ fn backward_weight_on(
     dbias: Option<&mut [f32]>,
     threads: usize,
 ) -> Result<()> {
-    fits("dy", dy, problem.output_elements())?;
     let accumulate = problem.options.accumulate;
-    let gather = Gather::forward(problem);
-    if let Some(dweight) = dweight {
-        fits("x", x, problem.input_elements())?;
-        fits("dweight", dweight, problem.weight_elements())?;
-        if !direct_weight_gradient::weight_gradient(isa, &gather, x, dy, accumulate, dweight, threads)? {
-            weight_gradient::dense(isa, &gather, x, dy, accumulate, dweight, threads)?;
-        }
-    }
     if let Some(dbias) = dbias {
-        fits("dbias", dbias, problem.k)?;
-        weight_gradient::bias(&gather, dy, accumulate, dbias, threads)?;
+        fits("dbias", dbias, problem.bias_elements())?;
+        let (name, sums_of, elements) =
+            if problem.transposed { ("x", x, problem.input_elements()) } else { ("dy", dy, problem.output_elements()) };
+        fits(name, sums_of, elements)?;
+        weight_gradient::bias(problem.n as usize, sums_of, accumulate, dbias, threads)?;
     }
-    Ok(())
+    let Some(dweight) = dweight else { return Ok(()) };
+    fits("x", x, problem.input_elements())?;
+    fits("dy", dy, problem.output_elements())?;
+    fits("dweight", dweight, problem.weight_elements())?;
+    if let Some(padded) = problem.padded() {
+        let x = pad::pad(problem, &padded, x, threads)?;
+        return backward_weight_on(isa, &padded, &x, dy, Some(dweight), None, threads);
+    }
+    let gather = Gather::forward(problem);
+    if direct_weight_gradient::weight_gradient(isa, &gather, x, dy, accumulate, dweight, threads)? {
+        return Ok(());
+    }
+    weight_gradient::dense(isa, &gather, x, dy, accumulate, dweight, threads)
+}
+
+fn start<'a>(problem: &Problem, bias: Option<&'a [f32]>) -> Start<'a> {
+    match bias {
+        Some(bias) => Start::Bias(bias),
+        None if problem.options.accumulate => Start::Old,
+        None => Start::Zero,
+    }
 }
 
 fn correlate(

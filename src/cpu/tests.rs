@@ -78,7 +78,7 @@ impl Case {
         let mut results = [like(&self.dy), like(&self.x), like(&self.weight), like(&self.bias)];
         let [y, dx, dweight, dbias] = &mut results;
         forward_on(isa, &p, &self.x, &self.weight, Some(&self.bias), y, threads).unwrap();
-        backward_input_on(isa, &p, &self.dy, &self.weight, dx, threads).unwrap();
+        backward_input_on(isa, &p, &self.dy, &self.weight, None, dx, threads).unwrap();
         backward_weight_on(isa, &p, &self.x, &self.dy, Some(dweight), Some(dbias), threads).unwrap();
         results
     }
@@ -309,6 +309,6 @@ fn a_slice_of_the_wrong_length_is_named() {
     let mut y = vec![0.0; case.dy.len()];
     let error = forward(&case.problem, &case.x[1..], &case.weight, None, &mut y, 1).unwrap_err();
     assert_eq!(error.message(), "x has 377 elements, expected 378");
-    let error = backward_input(&case.problem, &case.dy, &case.weight, &mut y, 1).unwrap_err();
+    let error = backward_input(&case.problem, &case.dy, &case.weight, None, &mut y, 1).unwrap_err();
     assert!(error.message().starts_with("dx has "));
 }

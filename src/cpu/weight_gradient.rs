@@ -160,17 +160,17 @@ fn pack_columns(gather: &Gather, group: usize, x: &[f32], terms: &[Term], runs: 
     }
 }
 
-/// The bias gradient: each channel's sum of dy, in float64.
+/// The bias gradient: each channel's sum of dy over the batch, in float64.
 ///
 /// # Errors
 /// `OutOfHostMemory`.
-pub(super) fn bias(gather: &Gather, dy: &[f32], accumulate: bool, dbias: &mut [f32], threads: usize) -> Result<()> {
-    let plane = gather.dst[0] * gather.dst[1];
+pub(super) fn bias(batch: usize, dy: &[f32], accumulate: bool, dbias: &mut [f32], threads: usize) -> Result<()> {
     let channels = dbias.len();
+    let plane = dy.len().checked_div(batch * channels).unwrap_or(0);
     let result = Shared::new(dbias);
     let work = |_: &mut (), channel: usize| {
         let mut lanes = [0f64; 16];
-        for image in 0..gather.batch {
+        for image in 0..batch {
             let (whole, rest) = dy[(image * channels + channel) * plane..][..plane].as_chunks::<16>();
             for dy in whole {
                 lanes.iter_mut().zip(dy).for_each(|(lane, &dy)| *lane += f64::from(dy));

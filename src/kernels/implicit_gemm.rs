@@ -47,7 +47,7 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
 
 /// The tensors of a forward pass or an input gradient.
 pub fn operands(problem: &Problem, images: &Images, weight: Operand) -> [Option<Operand>; 4] {
-    let bias = (problem.pass == Pass::Forward && problem.options.bias).then(|| whole(Role::Bias, problem.k));
+    let bias = problem.options.bias.then(|| whole(Role::Bias, problem.bias_elements()));
     [Some(images.input(problem)), Some(weight), bias, Some(images.output(problem))]
 }
 

@@ -3,6 +3,7 @@
 mod depthwise;
 mod implicit_gemm;
 mod pack;
+mod pad;
 pub mod probe;
 mod reduce;
 mod select;

@@ -1,9 +1,9 @@
 //! Which kernels serve a problem on a device.
 
-use super::{depthwise, implicit_gemm, pack, wgrad};
+use super::{depthwise, implicit_gemm, pack, pad, wgrad};
 use crate::error::Result;
 use crate::plan::{Limits, Operand, Plan, Role};
-use crate::problem::{Pass, Problem};
+use crate::problem::{Pass, PassOptions, Problem};
 
 /// Plans a whole pass. With `prepacked`, the weight comes as [`Role::Packed`]; otherwise raw, as [`Role::Weight`].
 ///
@@ -11,34 +11,105 @@ use crate::problem::{Pass, Problem};
 /// `Unsupported` for tensors beyond this device's reach.
 pub fn plan(problem: &Problem, limits: &Limits, prepacked: bool) -> Result<Plan> {
     let mut plan = Plan::default();
+    let reads_input = problem.pass != Pass::BackwardWeight || !problem.options.skip_weight;
+    match problem.padded().filter(|_| reads_input) {
+        Some(padded) => plan_padded(problem, padded, limits, prepacked, &mut plan)?,
+        None => plan_unpadded(problem, limits, prepacked, &mut plan)?,
+    }
+    Ok(plan)
+}
+
+/// Pads the input into scratch memory and goes on from there, or computes the padded input's gradient there and folds it.
+fn plan_padded(
+    problem: &Problem,
+    mut padded: Problem,
+    limits: &Limits,
+    prepacked: bool,
+    plan: &mut Plan,
+) -> Result<()> {
+    let workspace = plan.reserve(4 * padded.input_elements());
+    let fold = problem.pass == Pass::BackwardInput;
+    if fold {
+        padded.options.accumulate = false;
+    } else {
+        pad::plan(problem, &padded, limits, workspace, plan)?;
+    }
+    let first = plan.dispatches.len();
+    plan_unpadded(&padded, limits, prepacked, plan)?;
+    relocate(plan, first, Role::Input, Role::Workspace, workspace);
+    if fold {
+        pad::plan(problem, &padded, limits, workspace, plan)?;
+    }
+    Ok(())
+}
+
+fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut Plan) -> Result<()> {
     if problem.pass == Pass::BackwardWeight {
-        if problem.options.skip_weight && !problem.options.bias {
-            return Ok(plan);
-        }
-        if depthwise::applies(problem) {
-            depthwise::plan_backward_weight(problem, limits, &mut plan)?;
-        } else {
-            wgrad::plan(problem, limits, &mut plan)?;
-        }
-        return Ok(plan);
+        return plan_backward_weight(problem, limits, plan);
     }
     if problem.n == 0 {
-        return Ok(plan);
+        return Ok(());
     }
     if depthwise::applies(problem) {
-        depthwise::plan(problem, limits, &mut plan)?;
-        return Ok(plan);
+        return depthwise::plan(problem, limits, plan);
     }
     let bytes = pack::packed_bytes(problem);
     let packed = if prepacked {
         Operand { role: Role::Packed, offset: 0, bytes }
     } else {
         let packed = Operand { role: Role::Workspace, offset: plan.reserve(bytes), bytes };
-        pack::plan(problem, limits, packed, &mut plan)?;
+        pack::plan(problem, limits, packed, plan)?;
         packed
     };
-    implicit_gemm::plan(problem, limits, packed, &mut plan)?;
-    Ok(plan)
+    implicit_gemm::plan(problem, limits, packed, plan)
+}
+
+fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
+    let PassOptions { bias, skip_weight, .. } = problem.options;
+    if skip_weight && !bias {
+        return Ok(());
+    }
+    if problem.transposed && bias {
+        let first = plan.dispatches.len();
+        plan_backward_weight(&bias_over_input(problem), limits, plan)?;
+        relocate(plan, first, Role::Output, Role::Input, 0);
+        let options = PassOptions { bias: false, ..problem.options };
+        return plan_backward_weight(&Problem { options, ..problem.clone() }, limits, plan);
+    }
+    if depthwise::applies(problem) {
+        depthwise::plan_backward_weight(problem, limits, plan)
+    } else {
+        wgrad::plan(problem, limits, plan)
+    }
+}
+
+/// The bias's gradient alone, of a convolution whose output is this problem's input.
+fn bias_over_input(problem: &Problem) -> Problem {
+    Problem {
+        c: 1,
+        k: problem.c,
+        p: problem.h,
+        q: problem.w,
+        r: 1,
+        s: 1,
+        stride: [1, 1],
+        padding: [0, 0],
+        padding_end: [0, 0],
+        dilation: [1, 1],
+        groups: 1,
+        transposed: false,
+        options: PassOptions { skip_weight: true, ..problem.options },
+        ..problem.clone()
+    }
+}
+
+/// Moves what the dispatches from `first` on find in one memory to another, `offset` bytes further.
+fn relocate(plan: &mut Plan, first: usize, from: Role, to: Role, offset: u64) {
+    let operands = plan.dispatches[first..].iter_mut().flat_map(|dispatch| dispatch.operands.iter_mut().flatten());
+    for operand in operands.filter(|operand| operand.role == from) {
+        operand.role = to;
+        operand.offset += offset;
+    }
 }
 
 /// Plans only the packing of a weight for the problem's pass, from [`Role::Weight`] to [`Role::Packed`].

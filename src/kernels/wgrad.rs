@@ -101,7 +101,7 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
             module: columns.kernel.tiled(columns.tile, addresses),
             specialization: vec![],
             operands: [
-                Some(part.input(problem)),
+                (!problem.options.skip_weight).then(|| part.input(problem)),
                 slice_of(weight_at, first_split, part_splits, weights),
                 slice_of(bias_at, first_split, part_splits, biases),
                 Some(part.output(problem)),

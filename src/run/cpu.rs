@@ -4,7 +4,7 @@ use crate::buffer::Storage;
 use crate::conv2d::{Backward, Forward, Weight};
 use crate::cpu;
 use crate::error::{Error, Result, Status};
-use crate::problem::Problem;
+use crate::problem::{Pass, Problem};
 use crate::tensor::{DeviceTensor, Input, Output};
 use crate::weights::Packed;
 use ndarray::{ArrayViewD, ArrayViewMutD};
@@ -16,9 +16,24 @@ pub fn forward(problem: &Problem, call: Forward<'_>, threads: usize) -> Result<(
     let bias = bias.as_ref().map(contiguous).transpose()?;
     let (x, weight) = (contiguous(&x)?, weight_values(&weight)?);
     let mut result = Target::new(&mut y, false)?;
-    cpu::forward(problem, &x, &weight, bias.as_deref(), result.values(), threads)?;
+    correlate(problem, &x, &weight, bias.as_deref(), result.values(), threads)?;
     result.finish();
     Ok(())
+}
+
+/// A pass from activations to activations. A transposed convolution takes either for the other: see [`Problem`].
+fn correlate(
+    problem: &Problem,
+    source: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    result: &mut [f32],
+    threads: usize,
+) -> Result<()> {
+    match problem.pass {
+        Pass::BackwardInput => cpu::backward_input(problem, source, weight, bias, result, threads),
+        _ => cpu::forward(problem, source, weight, bias, result, threads),
+    }
 }
 
 pub fn backward(problems: &[Option<Problem>; 2], call: Backward<'_>, threads: usize) -> Result<()> {
@@ -27,7 +42,7 @@ pub fn backward(problems: &[Option<Problem>; 2], call: Backward<'_>, threads: us
     let [input_gradient, parameters] = problems;
     if let (Some(problem), Some(dx), Some(weight)) = (input_gradient, &mut dx, &weight) {
         let mut result = Target::new(dx, accumulate)?;
-        cpu::backward_input(problem, &dy, &weight_values(weight)?, result.values(), threads)?;
+        correlate(problem, &dy, &weight_values(weight)?, None, result.values(), threads)?;
         result.finish();
     }
     if let Some(problem) = parameters {
@@ -36,7 +51,8 @@ pub fn backward(problems: &[Option<Problem>; 2], call: Backward<'_>, threads: us
         let mut dweight = dweight.as_mut().map(|result| Target::new(result, accumulate)).transpose()?;
         let mut dbias = dbias.as_mut().map(|result| Target::new(result, accumulate)).transpose()?;
         let (weight_values, bias_values) = (dweight.as_mut().map(Target::values), dbias.as_mut().map(Target::values));
-        cpu::backward_weight(problem, &x, &dy, weight_values, bias_values, threads)?;
+        let (x, dy) = if problem.transposed { (&dy, &x) } else { (&x, &dy) };
+        cpu::backward_weight(problem, x, dy, weight_values, bias_values, threads)?;
         [dweight, dbias].into_iter().flatten().for_each(Target::finish);
     }
     Ok(())

@@ -13,7 +13,7 @@ pub fn forward(context: &Context, problem: &Problem, call: Forward<'_>) -> Resul
     match context.backend() {
         Backend::Vulkan(device) => {
             let pass = vulkan::Pass::new(context, device, problem, call.weight.is_packed())?;
-            vulkan::run(context, device, &[pass], vulkan::Tensors::forward(call))
+            vulkan::run(context, device, &[pass], vulkan::Tensors::forward(call, problem.transposed))
         }
         Backend::Cpu { threads, memory } => {
             memory.count_work();
@@ -29,7 +29,8 @@ pub fn backward(context: &Context, problems: &[Option<Problem>; 2], call: Backwa
             let packed = call.weight.as_ref().is_some_and(|weight| weight.is_packed());
             let passes = problems.iter().flatten().map(|problem| vulkan::Pass::new(context, device, problem, packed));
             let passes = passes.collect::<Result<Vec<_>>>()?;
-            vulkan::run(context, device, &passes, vulkan::Tensors::backward(call))
+            let transposed = problems.iter().flatten().any(|problem| problem.transposed);
+            vulkan::run(context, device, &passes, vulkan::Tensors::backward(call, transposed))
         }
         Backend::Cpu { threads, memory } => {
             memory.count_work();

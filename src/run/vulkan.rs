@@ -32,7 +32,7 @@ impl Pass {
     }
 }
 
-/// The tensors of a call, forward or backward.
+/// The tensors of a call, forward or backward, in the places where the problem has them.
 #[derive(Default)]
 pub struct Tensors<'a> {
     x: Option<Input<'a>>,
@@ -47,12 +47,19 @@ pub struct Tensors<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    pub fn forward(call: Forward<'a>) -> Tensors<'a> {
-        Tensors { x: Some(call.x), weight: Some(call.weight), bias: call.bias, y: Some(call.y), ..Tensors::default() }
+    pub fn forward(call: Forward<'a>, transposed: bool) -> Tensors<'a> {
+        let tensors = Tensors {
+            x: Some(call.x),
+            weight: Some(call.weight),
+            bias: call.bias,
+            y: Some(call.y),
+            ..Tensors::default()
+        };
+        tensors.placed(transposed)
     }
 
-    pub fn backward(call: Backward<'a>) -> Tensors<'a> {
-        Tensors {
+    pub fn backward(call: Backward<'a>, transposed: bool) -> Tensors<'a> {
+        let tensors = Tensors {
             // An input that no gradient reads is not uploaded.
             x: call.x.filter(|_| call.dweight.is_some()),
             weight: call.weight.filter(|_| call.dx.is_some()),
@@ -62,7 +69,16 @@ impl<'a> Tensors<'a> {
             dbias: call.dbias,
             accumulate: call.accumulate,
             ..Tensors::default()
+        };
+        tensors.placed(transposed)
+    }
+
+    /// A transposed convolution's problem is that of the convolution whose input gradient it is: see [`Problem`].
+    fn placed(self, transposed: bool) -> Tensors<'a> {
+        if !transposed {
+            return self;
         }
+        Tensors { x: self.dy, y: self.dx, dy: self.x, dx: self.y, ..self }
     }
 
     /// Whether any tensor lies in host memory.
@@ -107,7 +123,7 @@ pub fn run_with(
         Some(Weight::Packed(weights)) => (None, Some(*weights)),
         None => (None, None),
     };
-    let y = tensors.y.as_ref().map(|output| Place::of_output(device, output, false)).transpose()?;
+    let y = tensors.y.as_ref().map(|output| Place::of_output(device, output, accumulate)).transpose()?;
     let dx = tensors.dx.as_ref().map(|output| Place::of_output(device, output, accumulate)).transpose()?;
     let dweight = tensors.dweight.as_ref().map(|output| Place::of_output(device, output, accumulate)).transpose()?;
     let dbias = tensors.dbias.as_ref().map(|output| Place::of_output(device, output, accumulate)).transpose()?;
@@ -165,11 +181,9 @@ pub fn run_with(
 /// Packs a weight for both of its uses.
 pub fn pack(context: &Context, device: &Arc<Device>, config: &Conv2dConfig, weight: Input<'_>) -> Result<Packed> {
     // The smallest input there can be: packing depends on the weight alone.
-    let size = |axis: usize| config.window(axis);
-    let problem = |pass| {
-        let unpadded = Conv2dConfig { padding: [[0, 0]; 2], ..config.clone() };
-        Problem::new(&unpadded, [1, config.in_channels, size(0), size(1)], pass, PassOptions::default())
-    };
+    let smallest = Conv2dConfig { padding: [[0, 0]; 2], ..config.direct() };
+    let input = [1, smallest.in_channels, smallest.window(0), smallest.window(1)];
+    let problem = |pass| Problem::new(&smallest, input, pass, PassOptions::default());
     let raw = Place::of_input(device, &weight)?;
     let mut recorder = Recorder::new(device)?;
     let uploaded = raw.arrive(&recorder);
@@ -221,7 +235,7 @@ impl<'a> Roles<'a> {
     fn bound(&self, pass: problem::Pass, operand: &Operand) -> Result<Bound<'a>> {
         let whole = |block: &'a Block| Bound { block, offset: operand.offset, bytes: operand.bytes };
         let packed = self.packed.map(|weights| &weights.packed);
-        let bound = match (operand.role, packed) {
+        match (operand.role, packed) {
             (Role::Input, _) => self.input.map(|place| place.part(operand)),
             // The weight's gradient never lies in a packed weight.
             (Role::Weight, Some(Packed::Raw(block))) if pass != problem::Pass::BackwardWeight => Some(whole(block)),
@@ -234,12 +248,8 @@ impl<'a> Roles<'a> {
             (Role::Packed, Some(Packed::Ordered { backward_input, .. })) => Some(whole(backward_input)),
             (Role::Packed, _) => None,
             (Role::Workspace, _) => self.workspace.map(whole),
-        };
-        // The bias's gradient alone reads no input, though its kernel has a place for one.
-        let stand_in = || self.output.filter(|_| operand.role == Role::Input).map(Place::bound);
-        bound
-            .or_else(stand_in)
-            .ok_or_else(|| Error::new(Status::Internal, format!("{pass:?} has no memory for {:?}", operand.role)))
+        }
+        .ok_or_else(|| Error::new(Status::Internal, format!("{pass:?} has no memory for {:?}", operand.role)))
     }
 }
 

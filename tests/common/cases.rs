@@ -1,9 +1,20 @@
 //! tests/cases.json, the table that the Rust, C++ and Python tests share. tests/generate_cases.py writes it.
 
-use grilly::{Conv2dConfig, Precision};
+use grilly::{Conv2dConfig, PaddingMode, Precision};
 use serde::Deserialize;
 
-/// One convolution with the sizes of its input.
+/// A case's `PaddingMode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    Zeros,
+    Reflect,
+    Replicate,
+    Circular,
+}
+
+/// One convolution with the sizes of its input. The table leaves out what is at its default.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Case {
     pub name: String,
@@ -18,6 +29,12 @@ pub struct Case {
     pub dilation: [u64; 2],
     pub groups: u64,
     pub bias: bool,
+    #[serde(default)]
+    pub padding_mode: Mode,
+    #[serde(default)]
+    pub transposed: bool,
+    #[serde(default)]
+    pub output_padding: [u64; 2],
 }
 
 /// A convolution spoilt in one way: `c` is what the input has, `in_channels` what the layer was made for.
@@ -70,6 +87,9 @@ impl Case {
             dilation: [1; 2],
             groups: 1,
             bias: true,
+            padding_mode: Mode::Zeros,
+            transposed: false,
+            output_padding: [0; 2],
         }
     }
 
@@ -79,6 +99,14 @@ impl Case {
         config.padding = self.padding;
         config.dilation = self.dilation;
         config.groups = self.groups;
+        config.padding_mode = match self.padding_mode {
+            Mode::Zeros => PaddingMode::Zeros,
+            Mode::Reflect => PaddingMode::Reflect,
+            Mode::Replicate => PaddingMode::Replicate,
+            Mode::Circular => PaddingMode::Circular,
+        };
+        config.transposed = self.transposed;
+        config.output_padding = self.output_padding;
         config.precision = precision;
         config
     }
@@ -88,15 +116,20 @@ impl Case {
         [self.n, self.c, self.h, self.w]
     }
 
-    /// Shape of the weight and its gradient: K, C / groups, R, S.
+    /// Shape of the weight and its gradient: K, C / groups, R, S; transposed: C, K / groups, R, S.
     pub fn weight(&self) -> [u64; 4] {
-        [self.k, self.c / self.groups, self.kernel[0], self.kernel[1]]
+        let [outer, inner] = if self.transposed { [self.c, self.k] } else { [self.k, self.c] };
+        [outer, inner / self.groups, self.kernel[0], self.kernel[1]]
     }
 
-    /// Shape of `y` and `dy`: N, K, P, Q, by the textbook's formula.
+    /// Shape of `y` and `dy`: N, K, P, Q, by the textbook's formulas.
     pub fn output(&self) -> [u64; 4] {
         let size = |axis: usize, input: u64| {
             let [begin, end] = self.padding[axis];
+            if self.transposed {
+                let window = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
+                return (input - 1) * self.stride[axis] + window + self.output_padding[axis] - begin - end;
+            }
             (input + begin + end - self.dilation[axis] * (self.kernel[axis] - 1) - 1) / self.stride[axis] + 1
         };
         [self.n, self.k, size(0, self.h), size(1, self.w)]

@@ -1,6 +1,6 @@
 //! The accuracy contract, as the documentation of `Precision` states it.
 
-use super::reference::Expected;
+use super::reference::{Expected, Sum};
 
 /// What a result is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +36,7 @@ pub fn check(contract: Contract, expected: &Expected, got: &[f32]) -> Result<(),
 }
 
 /// The elements that were computed in float64, beside what the device made of them.
-fn pairs<'a>(
-    expected: &'a Expected,
-    got: &'a [f32],
-) -> impl Iterator<Item = (usize, &'a super::reference::Sum, f64)> + 'a {
+fn pairs<'a>(expected: &'a Expected, got: &'a [f32]) -> impl Iterator<Item = (usize, &'a Sum, f64)> + 'a {
     expected.sums.iter().enumerate().map(|(position, sum)| {
         let index = expected.at.as_ref().map_or(position, |at| at[position]);
         (index, sum, f64::from(got[index]))
@@ -47,18 +44,20 @@ fn pairs<'a>(
 }
 
 fn components(contract: Contract, expected: &Expected, got: &[f32]) -> Result<(), String> {
-    let k = expected.reduction as f64;
-    let floor = k * 2f64.powi(-126) * expected.largest.max(1.0);
-    let bound_of = |magnitude: f64| match contract {
-        Contract::Fp32 | Contract::Fp32Normal => 4.0 * k.max(1.0).sqrt() * 2f64.powi(-23) * magnitude + floor,
-        Contract::Ieee => (k + 2.0) * 2f64.powi(-24) * magnitude + floor,
-        Contract::FastNormal => f64::INFINITY,
-        Contract::Exact => 0.0,
+    let bound_of = |sum: &Sum| {
+        let k = (expected.reduction * sum.copies) as f64;
+        let floor = k * 2f64.powi(-126) * expected.largest.max(1.0);
+        match contract {
+            Contract::Fp32 | Contract::Fp32Normal => 4.0 * k.max(1.0).sqrt() * 2f64.powi(-23) * sum.magnitude + floor,
+            Contract::Ieee => (k + 2.0) * 2f64.powi(-24) * sum.magnitude + floor,
+            Contract::FastNormal => f64::INFINITY,
+            Contract::Exact => 0.0,
+        }
     };
     let mut wrong = 0;
     let mut worst: Option<(f64, String)> = None;
     for (index, sum, got) in pairs(expected, got) {
-        let bound = bound_of(sum.magnitude);
+        let bound = bound_of(sum);
         let excess = if sum.undecided {
             0.0
         } else if !sum.magnitude.is_finite() {
@@ -81,7 +80,7 @@ fn components(contract: Contract, expected: &Expected, got: &[f32]) -> Result<()
                     coordinates(index, &expected.shape),
                     sum.value,
                     (got - sum.value).abs(),
-                    expected.reduction,
+                    expected.reduction * sum.copies,
                     sum.magnitude
                 );
                 worst = Some((excess, text));

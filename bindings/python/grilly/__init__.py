@@ -7,6 +7,8 @@ Layers share one device, opened at their first call; `python -m grilly` tells wh
 explicitly.
 """
 
+import sys
+
 from . import _abi
 from ._context import Compute, default_compute
 from ._device import Device, devices
@@ -16,6 +18,9 @@ from ._random import manual_seed
 from ._serialization import load, save
 from . import nn
 from .nn import functional
+
+# `import grilly.functional` finds it too.
+sys.modules[f"{__name__}.functional"] = functional
 
 __version__ = _abi.version()
 

@@ -9,7 +9,7 @@ import pytest
 
 import grilly
 from grilly.nn import Conv1d, Conv2d, Flatten, Module, Parameter, ReLU, Sequential, functional
-from grilly.tests.packages import needed
+from grilly.tests.checks import required
 
 
 class Host:
@@ -50,7 +50,7 @@ class TestDLPack:
             Conv2d(3, 4, 3)(x)
 
     def test_output_is_exported_without_a_copy(self, rng):
-        torch, conv = needed("torch"), Conv2d(3, 4, 3)
+        torch, conv = required("torch"), Conv2d(3, 4, 3)
         y = conv(rng.rand(2, 3, 8, 8))
         for result in (y, conv.backward(y), conv.weight.grad):
             theirs = torch.from_dlpack(result)
@@ -60,7 +60,7 @@ class TestDLPack:
 
 class TestPyTorchTensors:
     def test_they_are_read_where_they_are(self, rng):
-        torch = needed("torch")
+        torch = required("torch")
         x = torch.randn(2, 3, 8, 8)
         assert grilly._arrays.as_float32(x).ctypes.data == x.data_ptr()
         strided = torch.randn(8, 3, 2, 8).permute(2, 1, 0, 3)[:, :, ::2]
@@ -68,7 +68,7 @@ class TestPyTorchTensors:
         np.testing.assert_array_equal(conv(strided), conv(strided.contiguous().numpy()))
 
     def test_one_with_a_history_is_refused_where_it_would_be_lost(self):
-        torch = needed("torch")
+        torch = required("torch")
         with pytest.raises(RuntimeError, match="requires grad"):
             Conv2d(3, 4, 3)(torch.zeros(1, 3, 8, 8, requires_grad=True))
 
@@ -98,7 +98,7 @@ def same_bits(a: dict, b: dict) -> bool:
 
 class TestStateDicts:
     def test_from_pytorch_to_grilly_and_back_bit_for_bit(self):
-        torch = needed("torch")
+        torch = required("torch")
         source, model, back = theirs(torch), ours(), theirs(torch)
         source.state_dict()["0.weight"].view(-1)[:3] = torch.tensor([float("nan"), -0.0, 1e-40])
         assert model.load_state_dict(source.state_dict()) == ([], [])
@@ -108,7 +108,7 @@ class TestStateDicts:
 
     @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
     def test_through_a_file_bit_for_bit(self, tmp_path, suffix):
-        torch, path = needed("torch"), tmp_path / f"state{suffix}"
+        torch, path = required("torch"), tmp_path / f"state{suffix}"
         source, model, back = theirs(torch), ours(), theirs(torch)
         grilly.save(source.state_dict(), path)
         model.load_state_dict(grilly.load(path))
@@ -118,12 +118,12 @@ class TestStateDicts:
         if suffix == ".npz":
             loaded = {name: torch.from_numpy(array) for name, array in np.load(path).items()}
         else:
-            loaded = needed("safetensors.torch").load_file(path)
+            loaded = required("safetensors.torch").load_file(path)
         back.load_state_dict(loaded)
         assert same_bits(back.state_dict(), source.state_dict())
 
     def test_both_models_then_compute_the_same(self, rng):
-        torch = needed("torch")
+        torch = required("torch")
         source, model, x = theirs(torch), ours(), rng.standard_normal((2, 3, 8, 9)).astype(np.float32)
         model.load_state_dict(source.state_dict())
         tensor = torch.from_numpy(x).requires_grad_()
@@ -137,13 +137,13 @@ class TestStateDicts:
             np.testing.assert_allclose(parameter.grad, reference.grad.numpy(), rtol=1e-3, atol=1e-4)
 
     def test_pytorchs_parameters_are_a_state_too(self):
-        torch = needed("torch")
+        torch = required("torch")
         source, model = theirs(torch), ours()
         model.load_state_dict(dict(source.named_parameters()))
         assert same_bits(model.state_dict(), source.state_dict())
 
     def test_the_same_mistakes_give_the_same_sentences(self):
-        torch = needed("torch")
+        torch = required("torch")
         def mistaken(array):
             return {"weight": array((3, 2, 1, 1)), "first": array(1), "second.weight": array(1)}
 
@@ -164,7 +164,7 @@ class TestGradientsBehaveAsPyTorchs:
     """The same sequence of calls on both sides leaves the same gradients."""
 
     def compare(self, calls) -> None:
-        torch = needed("torch")
+        torch = required("torch")
         source, model = torch.nn.Conv2d(2, 3, 3), Conv2d(2, 3, 3)
         model.load_state_dict(source.state_dict())
         x = np.random.RandomState(1).standard_normal((2, 2, 6, 6)).astype(np.float32)
@@ -228,7 +228,7 @@ class TestGradientsBehaveAsPyTorchs:
 
 
 def test_a_parameter_is_an_array_for_pytorch():
-    torch = needed("torch")
+    torch = required("torch")
     parameter = Parameter(np.ones(3))
     tensor = torch.from_numpy(parameter.data)
     tensor += 1

@@ -12,7 +12,7 @@ import pytest
 
 import grilly
 from grilly.nn import Conv2d, ReLU, Sequential
-from grilly.tests.packages import needed
+from grilly.tests.checks import required
 
 SUFFIXES = (".npz", ".safetensors")
 
@@ -147,7 +147,7 @@ def test_npz_files_with_pickles_are_refused(tmp_path):
 
 
 def test_safetensors_files_are_everybodys(tmp_path, rng):
-    theirs, state = needed("safetensors.numpy"), arrays(rng)
+    theirs, state = required("safetensors.numpy"), arrays(rng)
     grilly.save(state, tmp_path / "ours.safetensors")
     same_bits(theirs.load_file(tmp_path / "ours.safetensors"), state)
     contiguous = {name: np.array(array, order="C") for name, array in state.items()}
@@ -156,7 +156,7 @@ def test_safetensors_files_are_everybodys(tmp_path, rng):
 
 
 def test_bfloat16_is_widened(tmp_path):
-    torch, safetensors = needed("torch"), needed("safetensors.torch")
+    torch, safetensors = required("torch"), required("safetensors.torch")
     tensor = torch.randn(3, 5).bfloat16()
     # Debian's torch 1.13 is older than what safetensors.torch supports; its bytes are what counts.
     data = tensor.view(torch.int16).numpy().tobytes()
