@@ -45,14 +45,16 @@ class Convolution:
         )
         return dx.reshape(self.x_shape), None if dw is None else dw.reshape(self.w_shape), db
 
-    def backward_weight(self, backend: VulkanConv, dy: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The gradient with respect to the weight alone."""
+    def backward_weight(
+        self, backend: VulkanConv, dy: np.ndarray, x: np.ndarray, has_bias: bool
+    ) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        """The gradients with respect to weight and bias alone."""
         self.check_grad_output(dy.shape)
         kernel = self._image_shape(self.w_shape)[2:]
-        dw, _ = backend.conv2d_backward_weight(
-            self.images(dy), self.images(x), kernel, **self.options, has_bias=False
+        dw, db = backend.conv2d_backward_weight(
+            self.images(dy), self.images(x), kernel, **self.options, has_bias=has_bias
         )
-        return dw.reshape(self.w_shape)
+        return dw.reshape(self.w_shape), db
 
     def check_grad_output(self, shape: Shape) -> None:
         """Raises RuntimeError, naming both shapes, unless an output gradient has the output's shape."""

@@ -69,7 +69,7 @@ def _input(dims: int, input_size: Sequence[int], weight: Any, grad_output: Any, 
 def _weight(dims: int, input: Any, weight_size: Sequence[int], grad_output: Any, *options: Any) -> np.ndarray:
     x, dy = as_float32(input), as_float32(grad_output, "grad_output")
     conv = _convolution(dims, x.shape, tuple(weight_size), *options)
-    return conv.backward_weight(default_compute().conv, dy, x)
+    return conv.backward_weight(default_compute().conv, dy, x, has_bias=False)[0]
 
 
 def _convolution(dims: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], *options: Any) -> Convolution:
