@@ -8,6 +8,12 @@ target=${CARGO_TARGET_DIR:-target}
 # shellcheck disable=SC2034
 python=.venv/bin/python
 
+# What .venv is made of. A caller that needs more than Python itself says from which interpreter, with which options of
+# venv, and which program then runs; a .venv where it does not is made anew.
+base_python=python3
+venv_options=(--without-pip)
+venv_runs=''
+
 say() { printf '\n== %s\n' "$*"; }
 
 fail() {
@@ -23,6 +29,7 @@ present() {
         vulkan-validationlayers) compgen -G '/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json' ;;
         spirv-tools) command -v spirv-val ;;
         ninja-build) command -v ninja ;;
+        python3-torch) "$base_python" -c 'import torch' 2>&1 ;;
         *) command -v "$1" ;;
     esac >/dev/null
 }
@@ -54,12 +61,12 @@ system_packages() {
 # python_packages REQUIREMENT...: installs into .venv, making it first. Debian's Python may not install outside of a
 # virtual environment, and may lack the pip that would go into one.
 python_packages() {
-    if ! "$python" -c '' 2>/dev/null; then
+    if ! "$python" -c "$venv_runs" 2>/dev/null; then
         command -v python3 >/dev/null || fail "python3 is missing"
         python3 -m pip --version >/dev/null || fail "python3 has no pip; on Debian: apt-get install python3-pip"
         echo "making a virtual environment in .venv"
         rm -rf .venv
-        python3 -m venv --without-pip .venv
+        "$base_python" -m venv "${venv_options[@]}" .venv
     fi
     echo "installing into .venv: $*"
     python3 -m pip --python "$python" install --quiet --disable-pip-version-check --root-user-action=ignore "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every test, on every device, from a fresh clone. A stage that fails does not stop the next, and a stage of tests that
 # ran none has failed. The last lines say what ran where.
-# shellcheck disable=SC2317 # stages call functions by name
+# shellcheck disable=SC2317,SC2329 # stages call functions by name
 # shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "$0")/common.sh"
 
@@ -10,6 +10,11 @@ trap 'rm -rf "$scratch"' EXIT
 touch "$scratch/output" "$scratch/table"
 export GRILLY_REQUIRE_VULKAN=1 # a missing driver is a failure, never a skip
 passed=0 failed=0
+
+# Layers are compared with PyTorch: the user's own, or the one that Debian has for its own Python.
+python3 -c 'import torch' 2>/dev/null || base_python=/usr/bin/python3
+venv_options+=(--system-site-packages)
+venv_runs='import torch; torch.zeros(1).numpy()'
 
 # check NAME COMMAND...: one fact, true if the command succeeds.
 check() { stage 1 "$@"; }
@@ -131,7 +136,7 @@ python_package_works() {
 }
 
 check "system packages" system_packages "make test" \
-    libvulkan1 mesa-vulkan-drivers vulkan-validationlayers spirv-tools cmake pkg-config
+    libvulkan1 mesa-vulkan-drivers vulkan-validationlayers spirv-tools cmake pkg-config python3-torch
 [ "$failed" -eq 0 ] || finish
 check "SPIR-V belongs to the GLSL beside it" sha256sum --check --quiet shaders/spirv/manifest.sha256
 check "SPIR-V is valid" spirv_is_valid

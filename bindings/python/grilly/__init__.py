@@ -8,20 +8,26 @@ explicitly. `tensor` copies an array there: layers that are given a Tensor retur
 host between them.
 """
 
+import sys
+
 from . import _abi
 from ._context import Compute, default_compute
 from ._device import Device, devices
 from ._errors import DeviceWarning, GrillyError, InvalidArgumentError, OutOfMemoryError
 from ._grad_mode import is_grad_enabled, no_grad
 from ._random import manual_seed
+from ._serialization import load, save
 from ._tensor import Tensor, empty, tensor, zeros
 from . import nn
 from .nn import functional
+
+# `import grilly.functional` finds it too.
+sys.modules[f"{__name__}.functional"] = functional
 
 __version__ = _abi.version()
 
 __all__ = [
     "Compute", "Device", "DeviceWarning", "GrillyError", "InvalidArgumentError", "OutOfMemoryError", "Tensor",
-    "default_compute", "devices", "empty", "functional", "is_grad_enabled", "manual_seed", "nn", "no_grad", "tensor",
-    "zeros",
+    "default_compute", "devices", "empty", "functional", "is_grad_enabled", "load", "manual_seed", "nn",
+    "no_grad", "save", "tensor", "zeros",
 ]

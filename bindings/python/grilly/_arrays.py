@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 
 from . import _abi
+from ._host import host_array
 
 
 def as_float32(value: Any, name: str = "input") -> np.ndarray:
     """A float32 ndarray, without a copy where `value` is one already, whatever its strides.
 
-    Other real types (float64, float16, integers, bool) are converted. Parameters and everything else with
-    `__array__` or `__array_interface__` are taken as they are.
+    Other real types (float64, float16, integers, bool) are converted. Parameters, PyTorch's CPU tensors and everything
+    else that `host_array` takes are read where they are.
 
     Raises:
-        TypeError: for anything else, complex numbers included.
+        TypeError: for anything else, complex numbers and arrays in a GPU's memory included.
     """
-    array = np.asarray(value)
+    array = host_array(value, name)
     if array.dtype == np.float32 and array.dtype.isnative and all(stride % 4 == 0 for stride in array.strides):
         return array
     if array.dtype.kind not in "biuf":

@@ -1,13 +1,13 @@
 """Convolution in float64, tap by tap: what the self-test and the tests compare with. Slow and plain on purpose.
 
-Arrays are NCHW; padding is ((top, bottom), (left, right)), stride and dilation are (height, width). A `Sums` also has
-the sum of magnitudes that the accuracy contract needs.
+Arrays are NCHW; padding is ((top, bottom), (left, right)), stride, dilation and output padding are (height, width). A
+`Sums` also has the sum of magnitudes that the accuracy contract needs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -18,15 +18,15 @@ class Sums(NamedTuple):
     value: np.ndarray
     #: Σ|a||b| (+ |bias|) of each result.
     magnitude: np.ndarray
-    #: How many products are summed into one result.
-    terms: int
+    #: How many products are summed into one result: the same for all, or of each.
+    terms: Union[int, np.ndarray]
     #: The largest magnitude of any operand.
     largest: float
 
     def bound(self) -> np.ndarray:
         """The largest error that precision FP32 allows: 4·√K·2⁻²³·S + K·2⁻¹²⁶·max(1, largest)."""
         floor = self.terms * 2.0**-126 * max(1.0, self.largest)
-        return 4 * max(self.terms, 1) ** 0.5 * 2.0**-23 * self.magnitude + floor
+        return 4 * np.maximum(self.terms, 1) ** 0.5 * 2.0**-23 * self.magnitude + floor
 
     def worst(self, got: np.ndarray) -> float:
         """The largest error of `got` in units of its bound; at most 1 is within the contract."""
@@ -39,68 +39,114 @@ class Sums(NamedTuple):
         return float(np.max(error / np.maximum(self.bound(), np.finfo(np.float64).tiny), initial=0.0))
 
 
+#: What `np.pad` calls PyTorch's padding modes.
+_NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
 @dataclass(frozen=True)
 class Reference:
-    """A convolution's sizes, and its three passes."""
+    """A convolution's sizes, and its three passes.
+
+    A kernel meets two tensors: it steps over the far one, and each of its places is an element of the near one. Input
+    and output are far and near; of a transposed convolution they are near and far.
+    """
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    padding_mode: str = "zeros"
+    transposed: bool = False
+    output_padding: tuple[int, int] = (0, 0)
 
     def output_shape(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> tuple[int, ...]:
-        sizes = [
-            (size + sum(self.padding[axis]) - self.dilation[axis] * (w_shape[2 + axis] - 1) - 1) // self.stride[axis] + 1
-            for axis, size in enumerate(x_shape[2:])
-        ]
-        return x_shape[0], w_shape[0], *sizes
+        spans = [step * (size - 1) + 1 for step, size in zip(self.dilation, w_shape[2:])]
+        added = [sum(pair) for pair in self.padding]
+        if self.transposed:
+            channels = w_shape[1] * self.groups
+            sizes = [
+                (size - 1) * step + span + extra - pad
+                for size, step, span, extra, pad in zip(x_shape[2:], self.stride, spans, self.output_padding, added)
+            ]
+        else:
+            channels = w_shape[0]
+            sizes = [
+                (size + pad - span) // step + 1
+                for size, step, span, pad in zip(x_shape[2:], self.stride, spans, added)
+            ]
+        return x_shape[0], channels, *sizes
 
     def forward(self, x: np.ndarray, w: np.ndarray, b: Optional[np.ndarray] = None) -> Sums:
+        shape = self.output_shape(x.shape, w.shape)
+
         def run(x: np.ndarray, w: np.ndarray, b: Optional[np.ndarray]) -> np.ndarray:
-            y = np.zeros(self.output_shape(x.shape, w.shape))
-            padded = self._padded(x)
-            for tap, window in self._taps(x.shape, w.shape):
-                self._grouped("ngcpq,gkc->ngkpq", y, padded[window], w[(..., *tap)])
+            y = self._to_far(x, w, shape) if self.transposed else self._to_near(x, w, shape)
             return y if b is None else y + b[:, None, None]
 
-        return _sums(run, w[0].size, x, w, b)
+        return _sums(run, self._far_terms(w) if self.transposed else w[0].size, x, w, b)
 
     def backward_input(self, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...]) -> Sums:
-        def run(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
-            dx = self._padded(np.zeros(x_shape))
-            for tap, window in self._taps(x_shape, w.shape):
-                self._grouped("ngkpq,gkc->ngcpq", dx[window], dy, w[(..., *tap)])
-            (top, _), (left, _) = self.padding
-            return dx[:, :, top:top + x_shape[2], left:left + x_shape[3]]
-
-        return _sums(run, w.size // max(w.shape[1] * self.groups, 1), dy, w)
+        if self.transposed:
+            return _sums(lambda dy, w: self._to_near(dy, w, x_shape), w[0].size, dy, w)
+        # An element that padding copies sums what reaches its copies.
+        copies = [np.bincount(origins[origins >= 0], minlength=size)
+                  for origins, size in zip(map(self._origins, (0, 1), x_shape[2:]), x_shape[2:])]
+        return _sums(
+            lambda dy, w: self._to_far(dy, w, x_shape), self._far_terms(w) * np.outer(*copies), dy, w
+        )
 
     def backward_weight(self, dy: np.ndarray, x: np.ndarray, kernel: tuple[int, int]) -> Sums:
-        w_shape = (dy.shape[1], x.shape[1] // self.groups, *kernel)
+        near, far = (x, dy) if self.transposed else (dy, x)
+        w_shape = (near.shape[1], far.shape[1] // self.groups, *kernel)
 
-        def run(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+        def run(near: np.ndarray, far: np.ndarray) -> np.ndarray:
             dw = np.zeros(w_shape)
-            padded = self._padded(x)
-            for tap, window in self._taps(x.shape, w_shape):
-                self._grouped("ngkpq,ngcpq->gkc", dw[(..., *tap)], dy, padded[window])
+            padded = self._padded(far)
+            for tap, window in self._taps(near.shape, w_shape):
+                self._grouped("ngkpq,ngcpq->gkc", dw[(..., *tap)], near, padded[window])
             return dw
 
-        return _sums(run, dy.size // max(dy.shape[1], 1), dy, x)
+        return _sums(run, near.size // max(near.shape[1], 1), near, far)
 
     def backward_bias(self, dy: np.ndarray) -> Sums:
         return _sums(lambda dy: dy.sum(axis=(0, 2, 3)), dy.size // max(dy.shape[1], 1), dy)
 
-    def _padded(self, x: np.ndarray) -> np.ndarray:
-        return np.pad(x, ((0, 0), (0, 0), *self.padding))
+    def _to_near(self, far: np.ndarray, w: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        near = np.zeros(shape)
+        padded = self._padded(far)
+        for tap, window in self._taps(shape, w.shape):
+            self._grouped("ngcpq,gkc->ngkpq", near, padded[window], w[(..., *tap)])
+        return near
 
-    def _taps(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, int], tuple]]:
-        """Each kernel element, and the elements of the padded input that it meets."""
-        sizes = self.output_shape(x_shape, w_shape)[2:]
+    def _to_far(self, near: np.ndarray, w: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        padded = np.zeros((*shape[:2], *(size + sum(pair) for size, pair in zip(shape[2:], self.padding))))
+        for tap, window in self._taps(near.shape, w.shape):
+            self._grouped("ngkpq,gkc->ngcpq", padded[window], near, w[(..., *tap)])
+        far = np.zeros(shape)
+        rows, columns = map(self._origins, (0, 1), shape[2:])
+        inside = padded[:, :, rows >= 0][..., columns >= 0]
+        np.add.at(far, (..., rows[rows >= 0, None], columns[columns >= 0]), inside)
+        return far
+
+    def _far_terms(self, w: np.ndarray) -> int:
+        return w.size // max(w.shape[1] * self.groups, 1)
+
+    def _padded(self, far: np.ndarray) -> np.ndarray:
+        return np.pad(far, ((0, 0), (0, 0), *self.padding), _NUMPY_MODES[self.padding_mode])
+
+    def _origins(self, axis: int, size: int) -> np.ndarray:
+        """The element that each element of a padded axis is a copy of; -1 for a zero."""
+        if self.padding_mode == "zeros":
+            return np.pad(np.arange(size), self.padding[axis], constant_values=-1)
+        return np.pad(np.arange(size), self.padding[axis], _NUMPY_MODES[self.padding_mode])
+
+    def _taps(self, near_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, int], tuple]]:
+        """Each kernel element, and the elements of the padded far tensor that it meets."""
         for tap in np.ndindex(*w_shape[2:]):
             starts = [tap[axis] * self.dilation[axis] for axis in (0, 1)]
             yield tap, (..., *(
                 slice(start, start + (size - 1) * step + 1, step)
-                for start, size, step in zip(starts, sizes, self.stride)
+                for start, size, step in zip(starts, near_shape[2:], self.stride)
             ))
 
     def _grouped(self, subscripts: str, into: np.ndarray, *operands: np.ndarray) -> None:

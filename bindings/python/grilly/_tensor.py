@@ -30,6 +30,9 @@ _OPERATIONS = {
     np.negative: _abi.OP_MULTIPLY,
 }
 
+#: The functions that need no values.
+_ABOUT_SHAPES = (np.shape, np.ndim, np.size, np.iscomplexobj)
+
 _SUPPORTED = (
     "a grilly.Tensor computes np.add, subtract, multiply, divide, maximum, minimum and negative on its device, with out= "
     "and no other option; take .numpy() for anything else"
@@ -198,6 +201,8 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         return _elementwise(_OPERATIONS[ufunc], a, b, result)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function in _ABOUT_SHAPES and args[0] is self:
+            return function(np.broadcast_to(_DTYPE.type(0), self._shape), *args[1:], **kwargs)
         raise TypeError(f"{function.__module__}.{function.__name__} is not possible: {_SUPPORTED}")
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
@@ -265,6 +270,27 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         return f"tensor({values}, device={self.device.name!r})"
 
 
+class Saved:
+    """An array that `backward` will need. Nobody else changes an ndarray that is given here; a Tensor may be its user's."""
+
+    def __init__(self, operand: Operand) -> None:
+        self._operand = operand
+        self._version = operand.version if isinstance(operand, Tensor) else None
+
+    def get(self) -> Operand:
+        """The array.
+
+        Raises:
+            RuntimeError: if it is a Tensor and has changed since.
+        """
+        if isinstance(self._operand, Tensor) and self._operand.version != self._version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"a Tensor of shape {list(self._operand.shape)}"
+            )
+        return self._operand
+
+
 #: What layers compute with.
 Operand = Union[np.ndarray, Tensor]
 
@@ -323,6 +349,11 @@ def moved(value: Operand, target: Target) -> Operand:
     if isinstance(value, Tensor) and value.compute is compute:
         return value
     return tensor(value, compute)
+
+
+def compute_of(*operands: Operand) -> Optional[Compute]:
+    """Where the first Tensor is; None if there are only arrays."""
+    return next((operand.compute for operand in operands if isinstance(operand, Tensor)), None)
 
 
 def c_view(operand: Operand) -> _abi.Tensor:

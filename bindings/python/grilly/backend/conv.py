@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 Size = Union[int, Sequence[int]]
 Padding = Union[Size, Sequence[Sequence[int]]]
 
+_PADDING_MODES = {
+    "zeros": _abi.PADDING_ZEROS, "reflect": _abi.PADDING_REFLECT, "replicate": _abi.PADDING_REPLICATE,
+    "circular": _abi.PADDING_CIRCULAR,
+}
+
 #: More operations than any model has; a bound for programs that never stop inventing new ones.
 _MOST_OPERATIONS = 1024
 
@@ -32,6 +37,9 @@ class VulkanConv:
     Tensors where what they resemble is one: the output as the input, the input's gradient as `grad_output`, those of
     weight and bias as the weight, or as `grad_output` where no weight is given. Any thread may call, concurrently.
 
+    Every method also takes `padding_mode`, `transposed` and `output_padding`, by name, with the meaning that they have in
+    `grilly.nn`. The weight of a transposed convolution is `[C, K / groups, R, S]`.
+
     Every method raises GrillyError, a RuntimeError, for arguments that no convolution has, and RuntimeError after
     `Compute.cleanup()`.
     """
@@ -43,34 +51,37 @@ class VulkanConv:
     def conv2d(
         self, x: Any, w: Any, b: Any = None,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, out: Optional[Operand] = None,
+        **mode: Any,
     ) -> Operand:
         """`x ⋆ w + b`, of shape `[N, K, P, Q]`; written to `out`, a float32 array or a Tensor, if there is one."""
         x, w = _nchw(x, "x"), _nchw(w, "w")
         b = None if b is None else as_operand(b, "b")
-        operation = self._operation(w.shape[1] * groups, w.shape[0], w.shape[2:], stride, padding, dilation, groups)
+        operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
         y = _empty(self._output_shape(operation, x.shape), like=x) if out is None else out
         _run(_abi.lib.grilly_conv2d_forward, operation, x=x, weight=w, bias=b, y=y)
         return y
 
     def conv2d_backward_input(
         self, grad_output: Any, weight: Any, input_shape: Sequence[int],
-        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, **mode: Any,
     ) -> Operand:
         """The gradient with respect to an input of shape `[N, C, H, W]`."""
         return self.conv2d_backward(
-            grad_output, weight, input_shape, None, stride, padding, dilation, groups, has_bias=False
+            grad_output, weight, input_shape, None, stride, padding, dilation, groups, has_bias=False, **mode
         )[0]
 
     def conv2d_backward_weight(
         self, grad_output: Any, input: Any, kernel_size: Size,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
+        **mode: Any,
     ) -> tuple[Operand, Optional[Operand]]:
         """The gradients with respect to the weight, `[K, C / groups, R, S]`, and the bias, `[K]` (None without)."""
         dy, x = _nchw(grad_output, "grad_output"), _nchw(input, "input")
         kernel = _pair(kernel_size)
         in_channels, out_channels = x.shape[1], dy.shape[1]
-        operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups)
-        dw = _empty((out_channels, in_channels // groups, *kernel), like=dy)
+        operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups, **mode)
+        outer, inner = (in_channels, out_channels) if mode.get("transposed") else (out_channels, in_channels)
+        dw = _empty((outer, inner // groups, *kernel), like=dy)
         db = _empty((out_channels,), like=dy) if has_bias else None
         _run(_abi.lib.grilly_conv2d_backward, operation, x=x, dy=dy, dweight=dw, dbias=db)
         return dw, db
@@ -78,15 +89,16 @@ class VulkanConv:
     def conv2d_backward(
         self, grad_output: Any, weight: Any, input_shape: Sequence[int], input: Any = None,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
+        **mode: Any,
     ) -> tuple[Operand, Optional[Operand], Optional[Operand]]:
         """All gradients in one call, which reads `grad_output` once: with respect to the input, the weight (None if
         `input` is) and the bias (None without)."""
         dy, w = _nchw(grad_output, "grad_output"), _nchw(weight, "weight")
         x = None if input is None else _nchw(input, "input")
-        operation = self._operation(w.shape[1] * groups, w.shape[0], w.shape[2:], stride, padding, dilation, groups)
+        operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
         dx = _empty(tuple(input_shape), like=dy)
         dw = None if x is None else _empty(w.shape, like=w)
-        db = _empty(w.shape[:1], like=w) if has_bias else None
+        db = _empty(dy.shape[1:2], like=w) if has_bias else None
         _run(_abi.lib.grilly_conv2d_backward, operation, x=x, weight=w, dy=dy, dx=dx, dweight=dw, dbias=db)
         return dx, dw, db
 
@@ -96,19 +108,37 @@ class VulkanConv:
         for operation in operations.values():
             operation.close()
 
+    def _operation_of(
+        self, w_shape: tuple[int, ...], stride: Size, padding: Padding, dilation: Size, groups: int,
+        transposed: bool = False, **mode: Any,
+    ) -> Handle:
+        """The operation of a weight."""
+        outer, inner = w_shape[0], w_shape[1] * groups
+        channels = (outer, inner) if transposed else (inner, outer)
+        return self._operation(
+            *channels, w_shape[2:], stride, padding, dilation, groups, transposed=transposed, **mode
+        )
+
     def _operation(
         self, in_channels: int, out_channels: int, kernel: Size,
         stride: Size, padding: Padding, dilation: Size, groups: int,
+        padding_mode: str = "zeros", transposed: bool = False, output_padding: Size = 0,
     ) -> Handle:
         context = self._context.value
+        if padding_mode not in _PADDING_MODES:
+            raise ValueError(f"padding_mode is {padding_mode!r}, expected one of {list(_PADDING_MODES)}")
         begin, end = _begin_end(padding)
-        key = (in_channels, out_channels, _pair(kernel), _pair(stride), begin, end, _pair(dilation), groups)
+        key = (
+            in_channels, out_channels, _pair(kernel), _pair(stride), begin, end, _pair(dilation), groups,
+            _PADDING_MODES[padding_mode], transposed, _pair(output_padding),
+        )
         operation = self._operations.get(key)
         if operation is None:
             desc = _abi.initialised(_abi.Conv2dDesc)
             (
                 desc.in_channels, desc.out_channels, desc.kernel[:], desc.stride[:], desc.padding_begin[:],
-                desc.padding_end[:], desc.dilation[:], desc.groups,
+                desc.padding_end[:], desc.dilation[:], desc.groups, desc.padding_mode, desc.transposed,
+                desc.output_padding[:],
             ) = key
             operation = Handle(
                 _abi.lib.grilly_conv2d_create, context, byref(desc), destroy=_abi.lib.grilly_conv2d_destroy

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 
 from .._tensor import Operand
 from ..backend.conv import VulkanConv
+from . import _checks
+from ._checks import Pairs, Shape
 
 Size = Union[int, Sequence[int]]
 Padding = Union[str, int, Sequence[int], Sequence[Sequence[int]]]
@@ -20,175 +23,184 @@ Padding = Union[str, int, Sequence[int], Sequence[Sequence[int]]]
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of checked sizes. `x_shape` and `w_shape` are as the user gave them, the rest is 2-D."""
+    """A convolution of checked sizes. Shapes are as the user gave them, `options` as the backend takes them."""
 
-    x_shape: tuple[int, ...]
-    w_shape: tuple[int, ...]
-    stride: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-    dilation: tuple[int, int]
-    groups: int
-
-    @property
-    def dims(self) -> int:
-        return len(self.w_shape) - 2
-
-    @property
-    def y_shape(self) -> tuple[int, ...]:
-        spatial = tuple(
-            (size + sum(padding) - dilation * (kernel - 1) - 1) // stride + 1
-            for size, kernel, stride, padding, dilation in zip(
-                self.x_shape[-self.dims:], self.w_shape[2:], self.stride[-self.dims:], self.padding[-self.dims:],
-                self.dilation[-self.dims:],
-            )
-        )
-        return (*self.x_shape[:-self.dims - 1], self.w_shape[0], *spatial)
+    dims: int
+    x_shape: Shape
+    w_shape: Shape
+    y_shape: Shape
+    options: dict[str, Any]
 
     def forward(
         self, backend: VulkanConv, x: Operand, w: Operand, b: Optional[Operand], out: Optional[np.ndarray] = None
     ) -> Operand:
         """`x` is what `images` made of the input, or an upload of that; the output is in `out`, or where `x` is."""
-        y = backend.conv2d(x, self.images(w), b, **self._options(), out=None if out is None else self.images(out))
+        y = backend.conv2d(x, self.images(w), b, **self.options, out=None if out is None else self.images(out))
         return y.reshape(self.y_shape)
 
     def backward(
         self, backend: VulkanConv, dy: Operand, w: Operand, x: Optional[Operand], has_bias: bool
     ) -> tuple[Operand, Optional[Operand], Optional[Operand]]:
         """Gradients with respect to input, weight (None if `x` is; else `x` is as for `forward`) and bias."""
-        x_shape = (self.x_shape[0] if self._batched else 1, self.w_shape[1] * self.groups, *self._plane)
+        self.check_grad_output(dy.shape)
         dx, dw, db = backend.conv2d_backward(
-            self.images(dy), self.images(w), x_shape, x, **self._options(), has_bias=has_bias
+            self.images(dy), self.images(w), self._image_shape(self.x_shape), x, **self.options, has_bias=has_bias
         )
         return dx.reshape(self.x_shape), None if dw is None else dw.reshape(self.w_shape), db
 
+    def backward_weight(
+        self, backend: VulkanConv, dy: Operand, x: Operand, has_bias: bool
+    ) -> tuple[Operand, Optional[Operand]]:
+        """The gradients with respect to weight and bias alone."""
+        self.check_grad_output(dy.shape)
+        kernel = self._image_shape(self.w_shape)[2:]
+        dw, db = backend.conv2d_backward_weight(
+            self.images(dy), self.images(x), kernel, **self.options, has_bias=has_bias
+        )
+        return dw.reshape(self.w_shape), db
+
+    def check_grad_output(self, shape: Shape) -> None:
+        """Raises RuntimeError, naming both shapes, unless an output gradient has the output's shape."""
+        if shape != self.y_shape:
+            raise RuntimeError(
+                f"grad_output has shape {list(shape)}, expected the output's shape {list(self.y_shape)}"
+            )
+
     def images(self, array: Operand) -> Operand:
         """A view of an input, weight or output gradient as NCHW: batch 1 if it has none, height 1 if it is 1-D."""
-        batch = (1,) * (self.dims + 2 - array.ndim)
-        height = (1,) * (2 - self.dims)
-        return array.reshape(batch + array.shape[:-self.dims] + height + array.shape[-self.dims:])
+        return array.reshape(self._image_shape(array.shape))
 
-    @property
-    def _batched(self) -> bool:
-        return len(self.x_shape) == self.dims + 2
-
-    @property
-    def _plane(self) -> tuple[int, ...]:
-        return (1,) * (2 - self.dims) + self.x_shape[-self.dims:]
-
-    def _options(self) -> dict[str, Any]:
-        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+    def _image_shape(self, shape: Shape) -> Shape:
+        outer = (1,) * (self.dims + 2 - len(shape)) + shape[:-self.dims]
+        return outer + (1,) * (2 - self.dims) + shape[-self.dims:]
 
 
 def convolution(
-    dims: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], b_shape: Optional[tuple[int, ...]],
+    dims: int, x_shape: Shape, w_shape: Shape, b_shape: Optional[Shape],
     stride: Size, padding: Padding, dilation: Size, groups: int,
+    padding_mode: str = "zeros", transposed: bool = False, output_padding: Size = 0,
 ) -> Convolution:
     """Checks everything that PyTorch checks, in its order and words.
 
     Raises:
         RuntimeError: naming what is wrong.
+        NotImplementedError: for an input of other dimensions, if there is a padding mode.
         TypeError: for sizes that are no integers.
     """
-    if len(x_shape) not in (dims + 1, dims + 2):
-        raise RuntimeError(
-            f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to conv{dims}d, "
-            f"but got input of size: {list(x_shape)}"
-        )
-    batch = x_shape if len(x_shape) == dims + 2 else (1, *x_shape)
-    stride = _expand("stride", stride, dims)
-    dilation = _expand("dilation", dilation, dims)
-    padding = _padding(padding, dims, w_shape, stride, dilation)
+    # What is no integer is refused before anything else, as where PyTorch reads its arguments.
+    stride, dilation, output_padding = (_integers(size, dims) for size in (stride, dilation, output_padding))
     groups = operator.index(groups)
-    _check_options(stride, padding, dilation, groups)
-    _check_shapes(batch, w_shape, b_shape, groups)
-    _check_sizes(batch, w_shape, padding, dilation)
-    ones, zeros = (1,) * (2 - dims), ((0, 0),) * (2 - dims)
-    return Convolution(x_shape, w_shape, ones + stride, zeros + padding, ones + dilation, groups)
+    if not isinstance(padding, str):
+        apart = is_list(padding) and any(map(is_list, padding))
+        padding = begin_end(padding) if apart else _integers(padding, dims)
+    return _checked(
+        dims, x_shape, w_shape, b_shape, stride, padding, dilation, groups, padding_mode, transposed, output_padding
+    )
 
 
-def _expand(name: str, value: Size, dims: int) -> tuple[int, ...]:
-    values = tuple(operator.index(item) for item in (value if np.ndim(value) else (value,)))
-    if len(values) not in (1, dims):
-        raise RuntimeError(
-            f"expected {name} to be a single integer value or a list of {dims} values to match the convolution "
-            f"dimensions, but got {name}={list(values)}"
+@lru_cache(maxsize=1024)  # Layers come with the same sizes again and again.
+def _checked(
+    dims: int, x_shape: Shape, w_shape: Shape, b_shape: Optional[Shape],
+    stride: Shape, padding: Union[str, tuple], dilation: Shape, groups: int,
+    padding_mode: str, transposed: bool, output_padding: Shape,
+) -> Convolution:
+    batch = _batch(dims, x_shape, padding_mode, transposed)
+    _checks.weight(w_shape, groups, padding)
+    axes = len(w_shape) - 2
+    if padding == "same":
+        _checks.same(batch, w_shape, stride, dilation)
+    stride = _expand("stride", stride, axes)
+    if not isinstance(padding, str):
+        padding = begin_end(_expand("padding", padding, axes))
+    dilation = _expand("dilation", dilation, axes)
+    output_padding = _expand("output_padding", output_padding, axes)
+    pairs = _named_padding(padding, w_shape[2:], dilation) if isinstance(padding, str) else padding
+    _checks.signs(stride, pairs, dilation, output_padding)
+    _checks.dimensions(batch, w_shape)
+    _checks.mode(padding_mode, x_shape, pairs)
+    # Of these, PyTorch adds some in a pass of its own, and the convolution after it speaks of a padded input.
+    if padding_mode != "zeros":
+        before = pairs
+    elif padding == "same":
+        before = tuple((0, end - begin) for begin, end in pairs)
+    else:
+        before = ((0, 0),) * dims
+    _checks.channels((*batch[:2], *_padded(batch[2:], before)), w_shape, b_shape, groups, transposed)
+    padded, spans = _padded(batch[2:], pairs), _spans(w_shape[2:], dilation)
+    if not transposed:
+        _checks.kernel(padded, spans)
+
+    # From here on PyTorch sees two dimensions, and so do its messages.
+    ones, zeros = (1,) * (2 - dims), (0,) * (2 - dims)
+    options: dict[str, Any] = {
+        "stride": ones + stride, "padding": tuple(zip(zeros, zeros)) + pairs, "dilation": ones + dilation,
+        "groups": groups, "padding_mode": padding_mode, "transposed": transposed,
+        "output_padding": zeros + output_padding,
+    }
+    size = ones + batch[2:]
+    _checks.not_empty((*batch[:2], *size))
+    _checks.dilation(options["dilation"], transposed)
+    if transposed:
+        _checks.output_padding(options["output_padding"], options["stride"], options["dilation"])
+        channels, y_size = w_shape[1] * groups, transposed_size(
+            batch[2:], w_shape[2:], stride, pairs, dilation, output_padding
         )
-    return values * dims if len(values) == 1 else values
+        _checks.output(size, ones + y_size)
+    else:
+        channels, y_size = w_shape[0], tuple((n - span) // step + 1 for n, span, step in zip(padded, spans, stride))
+    y_shape = (*x_shape[:-dims - 1], channels, *y_size)
+    return Convolution(dims, x_shape, w_shape, y_shape, options)
 
 
-def _padding(
-    padding: Padding, dims: int, w_shape: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
-) -> tuple[tuple[int, int], ...]:
-    """Padding as (begin, end) of each dimension."""
-    if isinstance(padding, str):
-        if padding == "valid":
-            return ((0, 0),) * dims
-        if padding != "same":
-            raise RuntimeError(f"Invalid padding string: '{padding}'")
-        if any(step != 1 for step in stride):
-            raise RuntimeError("padding='same' is not supported for strided convolutions")
-        totals = [step * (kernel - 1) for step, kernel in zip(dilation, w_shape[2:])]
-        return tuple((total // 2, total - total // 2) for total in totals)
-    if np.ndim(padding) == 2:
-        pairs = tuple((operator.index(begin), operator.index(end)) for begin, end in padding)
-        if len(pairs) != dims:
-            raise RuntimeError(f"expected padding to have {dims} (begin, end) pairs, but got padding={list(pairs)}")
-        return pairs
-    return tuple((size, size) for size in _expand("padding", padding, dims))
+def _batch(dims: int, x_shape: Shape, padding_mode: str, transposed: bool) -> Shape:
+    """The input's shape with a batch dimension."""
+    _checks.input(dims, x_shape, padding_mode, transposed)
+    return x_shape if len(x_shape) == dims + 2 else (1, *x_shape)
 
 
-def _check_options(stride: tuple, padding: tuple, dilation: tuple, groups: int) -> None:
-    if any(min(pair) < 0 for pair in padding):
-        raise RuntimeError("negative padding is not supported")
-    if min(stride) <= 0:
-        raise RuntimeError("non-positive stride is not supported")
-    if min(dilation) < 0:
-        raise RuntimeError("dilation should be greater than zero")
-    if min(dilation) == 0:
-        raise RuntimeError("non-positive dilation is not supported")
-    if groups <= 0:
-        raise RuntimeError(f"expected groups to be greater than 0, but got groups={groups}")
+def is_list(value: Any) -> bool:
+    """Whether a size is a list, a tuple or an array of sizes."""
+    return hasattr(value, "__iter__") and not isinstance(value, str)
 
 
-def _check_shapes(batch: tuple, w_shape: tuple, b_shape: Optional[tuple], groups: int) -> None:
-    weight = list(w_shape)
-    if len(w_shape) != len(batch):
-        raise RuntimeError(
-            f"Expected {len(w_shape)}-dimensional input for {len(w_shape)}-dimensional weight {weight}, "
-            f"but got {len(batch)}-dimensional input of size {list(batch)} instead"
+def _integers(size: Size, dims: int) -> Shape:
+    return tuple(map(operator.index, size)) if is_list(size) else (operator.index(size),) * dims
+
+
+def _expand(name: str, values: tuple, axes: int) -> tuple:
+    """One value for each axis; a list of one has the same for all."""
+    _checks.count(name, values, axes)
+    return values * axes if len(values) == 1 else values
+
+
+def _named_padding(name: str, kernel: Shape, dilation: Shape) -> Pairs:
+    """Of an odd number that keeps the size, the end gets one more."""
+    totals = [span - 1 if name == "same" else 0 for span in _spans(kernel, dilation)]
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def begin_end(padding: Sequence[Any]) -> Pairs:
+    """Padding of each dimension, at its begin and end alike or apart, as pairs."""
+    pairs = (item if is_list(item) else (item, item) for item in padding)
+    return tuple((operator.index(begin), operator.index(end)) for begin, end in pairs)
+
+
+def _padded(sizes: Shape, padding: Pairs) -> Shape:
+    return tuple(size + begin + end for size, (begin, end) in zip(sizes, padding))
+
+
+def _spans(kernel: Shape, dilation: Shape) -> Shape:
+    """How far a dilated kernel reaches."""
+    return tuple(step * (size - 1) + 1 for size, step in zip(kernel, dilation))
+
+
+def transposed_size(
+    sizes: Shape, kernel: Shape, stride: Shape, padding: Pairs, dilation: Shape, output_padding: Shape
+) -> Shape:
+    """The size that a transposed convolution gives, which may be less than 1."""
+    return tuple(
+        (size - 1) * step - begin - end + span + extra
+        for size, step, (begin, end), span, extra in zip(
+            sizes, stride, padding, _spans(kernel, dilation), output_padding
         )
-    if w_shape[0] < groups:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, "
-            f"but got weight of size {weight} instead"
-        )
-    if w_shape[0] % groups:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
-            f"but got weight of size [{weight}] instead"
-        )
-    if batch[1] != w_shape[1] * groups:
-        raise RuntimeError(
-            f"Given groups={groups}, weight of size {weight}, expected input{list(batch)} to have "
-            f"{w_shape[1] * groups} channels, but got {batch[1]} channels instead"
-        )
-    if b_shape is not None and b_shape != w_shape[:1]:
-        raise RuntimeError(
-            f"Given weight of size {weight}, expected bias to be 1-dimensional with {w_shape[0]} elements, "
-            f"but got bias of size {list(b_shape)} instead"
-        )
-
-
-def _check_sizes(batch: tuple, w_shape: tuple, padding: tuple, dilation: tuple) -> None:
-    padded = [size + sum(pair) for size, pair in zip(batch[2:], padding)]
-    kernel = [step * (size - 1) + 1 for step, size in zip(dilation, w_shape[2:])]
-    if any(span > size for span, size in zip(kernel, padded)):
-        sizes, spans = (" x ".join(map(str, values)) for values in (padded, kernel))
-        raise RuntimeError(
-            f"Calculated padded input size per channel: ({sizes}). Kernel size: ({spans}). "
-            "Kernel size can't be greater than actual input size"
-        )
-    if 0 in batch[2:]:
-        raise RuntimeError(
-            f"Only zero batch or zero channel inputs are supported, but got input shape: {list(batch)}"
-        )
+    )

@@ -1,24 +1,26 @@
-"""Conv1d and Conv2d: layers that own a weight and a bias."""
+"""Conv1d, Conv2d and their transposes: layers that own a weight and a bias."""
 
 from __future__ import annotations
 
 import math
 import operator
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from .._context import Compute, default_compute
 from .._grad_mode import is_grad_enabled
-from .._tensor import Operand, Tensor, as_operand, tensor
+from .._tensor import Operand, Saved, Tensor, as_operand, compute_of, tensor
 from ..backend.conv import VulkanConv
 from . import init
-from ._convolution import Convolution, Padding, Size, convolution
+from ._convolution import Convolution, Padding, Size, begin_end, convolution, is_list, transposed_size
 from .module import Module
 from .parameter import Parameter
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 _PADDING_STRINGS = ("same", "valid")
+#: The legal dtypes as they print: NumPy's, PyTorch's, and none.
+_FLOAT32 = ("None", "float32", str(np.float32), "torch.float32")
 
 
 class _Kept(NamedTuple):
@@ -27,19 +29,18 @@ class _Kept(NamedTuple):
     conv: Convolution
     backend: VulkanConv
     #: The input on its device; None if the weight needs no gradient.
-    x: Optional[Tensor]
-    #: Of the input's contents.
-    version: Optional[int]
+    x: Optional[Saved]
 
 
 class _ConvNd(Module):
-    """What Conv1d and Conv2d share."""
+    """What all layers share: the sizes, the parameters, and both passes."""
 
     _dims: int
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size, padding: Padding, dilation: Size,
-        groups: int, bias: bool, padding_mode: str, device: Optional[Compute], dtype: Any,
+        transposed: bool, output_padding: Size, groups: int, bias: bool, padding_mode: str,
+        device: Optional[Compute], dtype: Any,
     ) -> None:
         super().__init__()
         in_channels, out_channels, groups = map(operator.index, (in_channels, out_channels, groups))
@@ -49,25 +50,27 @@ class _ConvNd(Module):
             raise ValueError("in_channels must be divisible by groups")
         if out_channels % groups:
             raise ValueError("out_channels must be divisible by groups")
-        kernel_size, stride, dilation = (self._sizes(value) for value in (kernel_size, stride, dilation))
-        if isinstance(padding, str):
+        kernel_size, stride, dilation, output_padding = map(
+            self._sizes, (kernel_size, stride, dilation, output_padding)
+        )
+        if isinstance(padding, str) and not transposed:
             if padding not in _PADDING_STRINGS:
                 raise ValueError(f"Invalid padding string {padding!r}, should be one of {set(_PADDING_STRINGS)}")
             if padding == "same" and any(step != 1 for step in stride):
                 raise ValueError("padding='same' is not supported for strided convolutions")
         else:
-            padding = tuple(map(tuple, padding)) if np.ndim(padding) == 2 else self._sizes(padding)
+            apart = is_list(padding) and any(map(is_list, padding))
+            padding = begin_end(padding) if apart else self._sizes(padding)
         if padding_mode not in _PADDING_MODES:
             raise ValueError(
                 f"padding_mode must be one of {set(_PADDING_MODES)}, but got padding_mode={padding_mode!r}"
             )
-        if padding_mode != "zeros":
-            raise NotImplementedError(f"padding_mode={padding_mode!r} is not implemented yet; only 'zeros' is")
         if not isinstance(device, (Compute, type(None))):
             raise TypeError(f"device is {device!r}, expected a grilly.Compute, or None for the shared one")
-        if dtype is not None and np.dtype(dtype) != np.float32:
+        if str(dtype) not in _FLOAT32:
             raise TypeError(f"dtype is {dtype!r}, expected float32")
-        shape = (out_channels, in_channels // groups, *kernel_size)
+        outer, inner = (in_channels, out_channels) if transposed else (out_channels, in_channels)
+        shape = (outer, inner // groups, *kernel_size)
         if min(shape) < 0:
             raise RuntimeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
         self.in_channels = in_channels
@@ -76,8 +79,8 @@ class _ConvNd(Module):
         self.stride = stride
         self.padding = padding
         self.dilation = dilation
-        self.transposed = False
-        self.output_padding = (0,) * self._dims
+        self.transposed = transposed
+        self.output_padding = output_padding
         self.groups = groups
         self.padding_mode = padding_mode
         self.weight = Parameter(np.empty(shape, np.float32))
@@ -88,7 +91,7 @@ class _ConvNd(Module):
 
     @classmethod
     def _sizes(cls, value: Size) -> tuple[int, ...]:
-        values = value if np.ndim(value) else (value,) * cls._dims
+        values = value if is_list(value) else (value,) * cls._dims
         return tuple(map(operator.index, values))
 
     def reset_parameters(self) -> None:
@@ -100,7 +103,8 @@ class _ConvNd(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Any) -> Operand:
-        """Convolves a batch or a single image; the result is a new float32 ndarray, or a Tensor if the input is one.
+        """Convolves a batch or a single image; the result is a new float32 ndarray of the shape that the class names,
+        or a Tensor if the input is one.
 
         In training mode, and outside `no_grad()`, the input is kept on the device for `backward`, until the next
         call: an array is copied there, a Tensor must not be changed until then.
@@ -108,30 +112,34 @@ class _ConvNd(Module):
         Raises:
             RuntimeError: for an input that does not fit, in PyTorch's words; GrillyError if the device fails.
         """
+        return self._convolve(input, self.output_padding)
+
+    def _convolve(self, input: Any, output_padding: Size) -> Operand:
         # The memory of what the call before kept serves this one.
         self._kept = None
         x = as_operand(input)
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
         conv = convolution(
             self._dims, x.shape, weight.shape, None if bias is None else bias.shape,
-            self.stride, self.padding, self.dilation, self.groups,
+            self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.transposed, output_padding,
         )
-        compute = self._compute_for(x, weight)
+        compute = compute_of(x, weight) or self._compute or default_compute()
         out = None if isinstance(x, Tensor) else np.empty(conv.y_shape, np.float32)
         x = conv.images(x)
         kept = None
         if self.training and is_grad_enabled():
-            held = None
+            saved = None
             if self.weight.requires_grad:
-                x = held = x if isinstance(x, Tensor) else tensor(x, compute)
-            kept = _Kept(conv, compute.conv, held, None if held is None else held.version)
+                x = x if isinstance(x, Tensor) else tensor(x, compute)
+                saved = Saved(x)
+            kept = _Kept(conv, compute.conv, saved)
         y = conv.forward(compute.conv, x, weight, bias, out)
         self._kept = kept
         return y
 
     def backward(self, grad_output: Any) -> Operand:
-        """The gradient with respect to the latest forward's input, of its shape, a Tensor if `grad_output` is one; adds to
-        `weight.grad` and `bias.grad` where they are required.
+        """The gradient with respect to the latest forward's input, of its shape, a Tensor if `grad_output` is one; adds
+        to `weight.grad` and `bias.grad` where they are required.
 
         Raises:
             RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), for a
@@ -142,28 +150,14 @@ class _ConvNd(Module):
             raise RuntimeError(
                 f"{type(self).__name__}.backward() needs a forward before it, in training mode and outside no_grad()"
             )
-        conv, backend, x, version = kept
-        if x is not None and x.version != version:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"the input of {type(self).__name__}, of shape {list(conv.x_shape)}"
-            )
-        dy = as_operand(grad_output, "grad_output")
-        if dy.shape != conv.y_shape:
-            raise RuntimeError(
-                f"grad_output has shape {list(dy.shape)}, expected the output's shape {list(conv.y_shape)}"
-            )
+        conv, backend, saved = kept
+        x = None if saved is None else saved.get()
         has_bias = self.bias is not None and self.bias.requires_grad
-        dx, dw, db = conv.backward(backend, dy, self.weight.data, x, has_bias)
+        dx, dw, db = conv.backward(backend, as_operand(grad_output, "grad_output"), self.weight.data, x, has_bias)
         for parameter, grad in ((self.weight, dw), (self.bias, db)):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else np.add(parameter.grad, grad, out=parameter.grad)
         return dx
-
-    def _compute_for(self, *operands: Operand) -> Compute:
-        """Where the first Tensor is; else the layer's own; else the shared one."""
-        held = [operand.compute for operand in operands if isinstance(operand, Tensor)]
-        return held[0] if held else self._compute or default_compute()
 
     def __getstate__(self) -> dict[str, Any]:
         # What is kept for backward is on a device, and stays there.
@@ -186,51 +180,149 @@ class _ConvNd(Module):
         return ", ".join(parts)
 
 
-class Conv2d(_ConvNd):
+class _Conv(_ConvNd):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
+        device: Optional[Compute] = None, dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, False, 0, groups, bias, padding_mode,
+            device, dtype,
+        )
+
+
+class Conv2d(_Conv):
     """A two-dimensional convolution: `[N, C, H, W]` or `[C, H, W]` in, `[N, K, P, Q]` or `[K, P, Q]` out.
 
-    The arguments are those of `torch.nn.Conv2d`. `padding_mode` other than "zeros" is not implemented yet.
+    P = floor((H + padding above and below - dilation · (kernel - 1) - 1) / stride) + 1, and Q likewise; sizes are in
+    elements. The arguments, their order and their errors are those of `torch.nn.Conv2d`.
 
     Args:
-        padding: an integer, (height, width), "valid" or "same"; beyond PyTorch also ((top, bottom), (left, right)).
+        in_channels: C, a multiple of `groups`.
+        out_channels: K, a multiple of `groups`.
+        kernel_size: an integer, or (height, width); so are `stride` and `dilation`.
+        padding: an integer, (height, width), "valid" (none), or "same" (P = H and Q = W; stride 1 only, and for even
+            kernels one more at the end); beyond PyTorch also ((top, bottom), (left, right)).
+        groups: how many convolutions stand side by side, each of C / groups and K / groups channels.
+        bias: whether the layer has one.
+        padding_mode: what is beyond the input's edge. "zeros"; "reflect", the input mirrored at its last element
+            (padding < size); "replicate", its last element; "circular", its other end (padding <= size).
         device: the Compute to run on; None shares one with all layers.
         dtype: None or float32.
 
+    Raises:
+        ValueError: for channels that do not divide, and for unknown or impossible paddings.
+        TypeError: for sizes that are no integers, another dtype, or a device that is no Compute.
+        RuntimeError: for negative sizes.
+
     Attributes:
-        weight: Parameter `[out_channels, in_channels / groups, kernel height, kernel width]`.
-        bias: Parameter `[out_channels]`, or None.
+        weight: Parameter `[K, C / groups, kernel height, kernel width]`.
+        bias: Parameter `[K]`, or None.
     """
 
     _dims = 2
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Padding = 0,
-        dilation: Size = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
-        device: Optional[Compute] = None, dtype: Any = None,
-    ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
-        )
 
-
-class Conv1d(_ConvNd):
+class Conv1d(_Conv):
     """A one-dimensional convolution: `[N, C, L]` or `[C, L]` in, `[N, K, Q]` or `[K, Q]` out. It runs as a
     two-dimensional one of height 1.
 
-    The arguments are those of `torch.nn.Conv1d`, and as for Conv2d.
+    The arguments are those of `torch.nn.Conv1d`, and as for Conv2d; padding of both ends apart is ((left, right),).
 
     Attributes:
-        weight: Parameter `[out_channels, in_channels / groups, kernel size]`.
-        bias: Parameter `[out_channels]`, or None.
+        weight: Parameter `[K, C / groups, kernel size]`.
+        bias: Parameter `[K]`, or None.
     """
 
     _dims = 1
 
+
+class _ConvTranspose(_ConvNd):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Padding = 0,
-        dilation: Size = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
+        output_padding: Size = 0, groups: int = 1, bias: bool = True, dilation: Size = 1, padding_mode: str = "zeros",
         device: Optional[Compute] = None, dtype: Any = None,
     ) -> None:
+        if padding_mode != "zeros":
+            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
+            in_channels, out_channels, kernel_size, stride, padding, dilation, True, output_padding, groups, bias,
+            padding_mode, device, dtype,
         )
+
+    def forward(self, input: Any, output_size: Optional[Sequence[int]] = None) -> Operand:
+        """As for the other layers.
+
+        Args:
+            input: `[N, C, ...]` or `[C, ...]`.
+            output_size: the wanted size of the output, with or without batch and channels, instead of
+                `output_padding`. A stride s makes s sizes possible.
+
+        Raises:
+            ValueError: for a size that is not possible, naming those that are.
+            RuntimeError: for an input that does not fit, in PyTorch's words; GrillyError if the device fails.
+        """
+        if output_size is None:
+            return self._convolve(input, self.output_padding)
+        input = as_operand(input)
+        return self._convolve(input, self._output_padding(input.shape, output_size))
+
+    def _output_padding(self, x_shape: tuple[int, ...], output_size: Sequence[int]) -> tuple[int, ...]:
+        dims = self._dims
+        outer = 2 if len(x_shape) == dims + 2 else 1
+        sizes = tuple(output_size)
+        if len(sizes) == outer + dims:
+            sizes = sizes[outer:]
+        if len(sizes) != dims:
+            raise ValueError(
+                f"ConvTranspose{dims}D: for {len(x_shape)}D input, output_size must have {dims} or {outer + dims} "
+                f"elements (got {len(sizes)})"
+            )
+        smallest = transposed_size(
+            x_shape[-dims:], self.kernel_size, self.stride, begin_end(self.padding), self.dilation, (0,) * dims
+        )
+        largest = [size + step - 1 for size, step in zip(smallest, self.stride)]
+        if any(not low <= size <= high for low, size, high in zip(smallest, sizes, largest)):
+            raise ValueError(
+                f"requested an output size of {sizes}, but valid sizes range from {list(smallest)} to {largest} "
+                f"(for an input of {list(x_shape[outer:])})"
+            )
+        return tuple(size - low for size, low in zip(sizes, smallest))
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """The transpose of a Conv2d of K to C channels, which is that one's gradient with respect to its input:
+    `[N, C, H, W]` or `[C, H, W]` in, `[N, K, P, Q]` or `[K, P, Q]` out.
+
+    P = (H - 1) · stride - padding above and below + dilation · (kernel - 1) + output_padding + 1, and Q likewise;
+    sizes are in elements. The arguments, their order and their errors are those of `torch.nn.ConvTranspose2d`; what is
+    not named here is as for Conv2d.
+
+    Args:
+        padding: what the output loses at its edges: an integer, (height, width), or beyond PyTorch
+            ((top, bottom), (left, right)).
+        output_padding: an integer or (height, width), added to the output's size at its end; smaller than `stride` or
+            `dilation`.
+        padding_mode: "zeros".
+
+    Attributes:
+        weight: Parameter `[C, K / groups, kernel height, kernel width]`.
+        bias: Parameter `[K]`, or None.
+    """
+
+    _dims = 2
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """The transpose of a Conv1d: `[N, C, L]` or `[C, L]` in, `[N, K, Q]` or `[K, Q]` out. It runs as a
+    two-dimensional one of height 1.
+
+    The arguments are those of `torch.nn.ConvTranspose1d`, and as for ConvTranspose2d.
+
+    Attributes:
+        weight: Parameter `[C, K / groups, kernel size]`.
+        bias: Parameter `[K]`, or None.
+    """
+
+    _dims = 1

@@ -1,6 +1,8 @@
 """Convolutions as functions, as `torch.nn.functional`, and what stands between them. They keep nothing.
 
-Arrays give arrays, computed on the shared device; Tensors give Tensors, computed where they are.
+Arrays are anything that the layers take; results are new, and float32: arrays computed on the shared device, or Tensors
+computed where the input is, if that is a Tensor. Every function raises RuntimeError, in PyTorch's words, for sizes that
+do not fit, and TypeError for sizes that are no integers and arrays that hold no real numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import numpy as np
 
 from .. import _tensor
 from .._context import default_compute
-from .._tensor import Operand, Tensor, as_operand
+from .._tensor import Operand, Tensor, as_operand, compute_of
 from ._convolution import Padding, Size, convolution
 
 
@@ -19,14 +21,13 @@ def conv2d(
     input: Any, weight: Any, bias: Any = None,
     stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
 ) -> Operand:
-    """Convolves `[N, C, H, W]` or `[C, H, W]` with `[K, C / groups, R, S]`; the result is new, and float32.
+    """Convolves `[N, C, H, W]` or `[C, H, W]` with `[K, C / groups, R, S]` and adds `[K]`: `[N, K, P, Q]` or
+    `[K, P, Q]`, as for `grilly.nn.Conv2d`.
 
     Args:
-        padding: an integer, (height, width), "valid", "same" (stride 1 only; for even kernels one more at the end),
-            or, beyond PyTorch, ((top, bottom), (left, right)).
-
-    Raises:
-        RuntimeError: for sizes that do not fit, in PyTorch's words.
+        stride: an integer, a list of one, or (height, width); so is `dilation`.
+        padding: that, "valid", "same" (stride 1 only; for even kernels one more at the end), or, beyond PyTorch,
+            ((top, bottom), (left, right)).
     """
     return _convolve(2, input, weight, bias, stride, padding, dilation, groups)
 
@@ -35,19 +36,33 @@ def conv1d(
     input: Any, weight: Any, bias: Any = None,
     stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
 ) -> Operand:
-    """Convolves `[N, C, L]` or `[C, L]` with `[K, C / groups, S]`; otherwise as `conv2d`. Padding of both ends
-    apart is ((left, right),)."""
+    """Convolves `[N, C, L]` or `[C, L]` with `[K, C / groups, S]` and adds `[K]`; otherwise as `conv2d`. Padding of
+    both ends apart is ((left, right),)."""
     return _convolve(1, input, weight, bias, stride, padding, dilation, groups)
 
 
-def _convolve(
-    dims: int, input: Any, weight: Any, bias: Any, stride: Size, padding: Padding, dilation: Size, groups: int
+def conv_transpose2d(
+    input: Any, weight: Any, bias: Any = None,
+    stride: Size = 1, padding: Padding = 0, output_padding: Size = 0, groups: int = 1, dilation: Size = 1,
 ) -> Operand:
-    x, w = as_operand(input), as_operand(weight, "weight")
-    b = None if bias is None else as_operand(bias, "bias")
-    conv = convolution(dims, x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups)
-    held = [operand.compute for operand in (x, w, b) if isinstance(operand, Tensor)]
-    return conv.forward((held[0] if held else default_compute()).conv, conv.images(x), w, b)
+    """The transpose of `conv2d`: `[N, C, H, W]` or `[C, H, W]` with `[C, K / groups, R, S]`, plus `[K]`, to
+    `[N, K, P, Q]` or `[K, P, Q]`, as for `grilly.nn.ConvTranspose2d`.
+
+    Args:
+        stride: an integer, a list of one, or (height, width); so are `output_padding` and `dilation`.
+        padding: that, or, beyond PyTorch, ((top, bottom), (left, right)).
+        output_padding: added to the output's size at its end; smaller than `stride` or `dilation`.
+    """
+    return _convolve(2, input, weight, bias, stride, padding, dilation, groups, True, output_padding)
+
+
+def conv_transpose1d(
+    input: Any, weight: Any, bias: Any = None,
+    stride: Size = 1, padding: Padding = 0, output_padding: Size = 0, groups: int = 1, dilation: Size = 1,
+) -> Operand:
+    """The transpose of `conv1d`: `[N, C, L]` or `[C, L]` with `[C, K / groups, S]`, plus `[K]`; otherwise as
+    `conv_transpose2d`."""
+    return _convolve(1, input, weight, bias, stride, padding, dilation, groups, True, output_padding)
 
 
 def relu(input: Any) -> Operand:
@@ -68,3 +83,28 @@ def relu_backward(grad_output: Any, output: Any) -> Operand:
     if isinstance(dy, Tensor) or isinstance(y, Tensor):
         return _tensor.relu_backward(dy, y)
     return np.where(y <= 0, np.float32(0), dy)
+
+
+def _convolve(
+    dims: int, input: Any, weight: Any, bias: Any, stride: Size, padding: Padding, dilation: Size, groups: int,
+    transposed: bool = False, output_padding: Size = 0,
+) -> Operand:
+    _check_kinds(input, weight=weight, bias=bias)
+    x, w = as_operand(input), as_operand(weight, "weight")
+    b = None if bias is None else as_operand(bias, "bias")
+    if transposed and isinstance(padding, str):
+        raise TypeError(f"conv_transpose{dims}d(): argument 'padding' must be tuple of ints, not str")
+    conv = convolution(
+        dims, x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups,
+        transposed=transposed, output_padding=output_padding,
+    )
+    compute = compute_of(x, w) or default_compute()
+    return conv.forward(compute.conv, conv.images(x), w, b)
+
+
+def _check_kinds(input: Any, **others: Any) -> None:
+    """Real types may be mixed, being converted, but real and complex numbers may not."""
+    for name, other in others.items():
+        if other is not None and np.iscomplexobj(other) != np.iscomplexobj(input):
+            types = (np.asarray(value).dtype for value in (input, other))
+            raise RuntimeError("Input type ({}) and {name} type ({}) should be the same".format(*types, name=name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TypeVar
 
 import numpy as np
@@ -36,6 +37,7 @@ def kaiming_uniform_(
     if nonlinearity not in gains:
         raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
     if tensor.size == 0:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
     fan = fans(tensor.shape)[mode == "fan_out"]
     # The order of operations is PyTorch's, so that the bound has the same bits.

@@ -1,21 +1,33 @@
-"""Comparing layers with the float64 reference."""
+"""What tests need, and comparing layers with the float64 reference."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import os
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
 from grilly._reference import Reference
 from grilly.nn import Conv1d, Conv2d
 
 
+def required(name: str) -> ModuleType:
+    """A package that the importing module's tests need. Where there is none they are skipped, but in CI they fail."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"needs {name}: {error}", allow_module_level=True)
+
+
 def options_of(reference: Reference) -> dict[str, Any]:
     """The reference's sizes as keyword arguments of the backend and of functions."""
-    return {
-        "stride": reference.stride, "padding": reference.padding, "dilation": reference.dilation,
-        "groups": reference.groups,
-    }
+    return {field.name: getattr(reference, field.name) for field in dataclasses.fields(reference)}
 
 
 def reference_of(layer: Conv2d) -> Reference:

@@ -65,6 +65,7 @@ def test_sizes_and_offsets_are_those_of_the_c_compiler(tmp_path):
 @pytest.mark.parametrize("ours", [
     "OK", "DEVICE_AUTO", "DEVICE_CPU", "DTYPE_F32", "PRECISION_FP32", "PRECISION_IEEE", "PRECISION_FAST",
     "OP_COPY", "OP_ADD", "OP_SUBTRACT", "OP_MULTIPLY", "OP_DIVIDE", "OP_MAXIMUM", "OP_MINIMUM", "OP_RELU_BACKWARD",
+    "PADDING_ZEROS", "PADDING_REFLECT", "PADDING_REPLICATE", "PADDING_CIRCULAR",
     "ERROR_INVALID_ARGUMENT", "ERROR_OUT_OF_HOST_MEMORY", "ERROR_OUT_OF_DEVICE_MEMORY",
 ])
 def test_constants_are_those_of_the_header(ours):

@@ -26,7 +26,10 @@ def named(cases: list[dict[str, Any]]) -> list:
 
 def reference_of(case: dict[str, Any]) -> Reference:
     padding = tuple(map(tuple, case["padding"]))
-    return Reference(tuple(case["stride"]), padding, tuple(case["dilation"]), case["groups"])
+    return Reference(
+        tuple(case["stride"]), padding, tuple(case["dilation"]), case["groups"], case.get("padding_mode", "zeros"),
+        case.get("transposed", False), tuple(case.get("output_padding", (0, 0))),
+    )
 
 
 def test_the_table_has_cases():
@@ -38,10 +41,11 @@ def test_case(compute: Compute, case: dict[str, Any]) -> None:
     rng = np.random.RandomState(sum(map(ord, case["name"])))
     reference, conv = reference_of(case), compute.conv
     x_shape = tuple(case[axis] for axis in "nchw")
-    w_shape = (case["k"], case["c"] // case["groups"], *case["kernel"])
+    outer, inner = (case["c"], case["k"]) if reference.transposed else (case["k"], case["c"])
+    w_shape = (outer, inner // case["groups"], *case["kernel"])
     x, w, b, dy = (
         rng.standard_normal(shape).astype(np.float32)
-        for shape in (x_shape, w_shape, w_shape[:1], reference.output_shape(x_shape, w_shape))
+        for shape in (x_shape, w_shape, (case["k"],), reference.output_shape(x_shape, w_shape))
     )
     b, options = b if case["bias"] else None, options_of(reference)
 

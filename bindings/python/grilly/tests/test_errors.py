@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import grilly
-from grilly import Compute, no_grad
-from grilly.nn import Conv1d, Conv2d, functional
+from grilly import Compute, nn, no_grad
+from grilly.nn import Conv1d, Conv2d, ConvTranspose2d, functional
 
 X = np.zeros((2, 4, 8, 8), np.float32)
 W = np.zeros((6, 4, 3, 3), np.float32)
@@ -23,14 +23,13 @@ W = np.zeros((6, 4, 3, 3), np.float32)
     ({"padding": "same", "stride": 2}, ValueError, "padding='same' is not supported for strided convolutions"),
     ({"padding_mode": "foo"}, ValueError, "padding_mode must be one of {"),
     ({"padding_mode": "foo"}, ValueError, ", but got padding_mode='foo'"),
-    ({"padding_mode": "reflect"}, NotImplementedError, "padding_mode='reflect' is not implemented yet"),
-    ({"padding_mode": "circular"}, NotImplementedError, "only 'zeros' is"),
     ({"kernel_size": -3}, RuntimeError, "negative dimension -3"),
     ({"out_channels": -6}, RuntimeError, "negative dimension -6"),
     ({"kernel_size": 3.0}, TypeError, "integer"),
     ({"in_channels": 4.0}, TypeError, "integer"),
     ({"device": "cuda"}, TypeError, "device is 'cuda', expected a grilly.Compute"),
     ({"dtype": np.float64}, TypeError, "expected float32"),
+    ({"dtype": "torch.float16"}, TypeError, "expected float32"),
 ], ids=str)
 @pytest.mark.parametrize("layer", [Conv1d, Conv2d])
 def test_constructor(layer, options, error, message):
@@ -56,9 +55,15 @@ def test_missing_arguments():
     (X, W, {"dilation": -1}, "dilation should be greater than zero"),
     (X, W, {"bias": np.zeros(5)}, "Given weight of size [6, 4, 3, 3], expected bias to be 1-dimensional with 6 elements, but got bias of size [5] instead"),
     (X, W[:5, :2], {"groups": 2}, "Given groups=2, expected weight to be divisible by 2 at dimension 0, but got weight of size [[5, 2, 3, 3]] instead"),
-    (X, W, {"groups": 0}, "expected groups to be greater than 0, but got groups=0"),
+    (X, W, {"groups": 0}, "non-positive groups is not supported"),
+    (X, W, {"groups": 7}, "Given groups=7, expected weight to be at least 7 at dimension 0, but got weight of size [6, 4, 3, 3] instead"),
     (X, W, {"stride": [1, 1, 1]}, "expected stride to be a single integer value or a list of 2 values to match the convolution dimensions, but got stride=[1, 1, 1]"),
-    (X, W[0], {}, "Expected 3-dimensional input for 3-dimensional weight [4, 3, 3], but got 4-dimensional input of size [2, 4, 8, 8] instead"),
+    (X, W[0], {}, "expected stride to be a single integer value or a list of 1 values to match the convolution dimensions, but got stride=[1, 1]"),
+    (X, W[0], {"padding": "same"}, "Expected 3-dimensional input for 3-dimensional weight [4, 3, 3], but got 4-dimensional input of size [2, 4, 8, 8] instead"),
+    (X, W[0, 0], {}, "weight should have at least three dimensions"),
+    (X, W, {"padding": "same", "stride": [1, 1, 1]}, "stride cannot broadcast to 2 dimensions"),
+    (X, W, {"padding": ((1, 1), (1, 1), (1, 1))}, "expected padding to be a single integer value or a list of 2 values"),
+    (X, W, {"bias": np.zeros(6, complex)}, "Input type (float32) and bias type (complex128) should be the same"),
     (X[:, :, :0], W, {"padding": 2}, "Only zero batch or zero channel inputs are supported, but got input shape: [2, 4, 0, 8]"),
     (X, W, {"padding": "foo"}, "Invalid padding string"),
     (X, W, {"padding": "same", "stride": 2}, "padding='same' is not supported for strided convolutions"),
@@ -67,6 +72,47 @@ def test_functional(x, w, options, message):
     with pytest.raises(RuntimeError) as caught:
         functional.conv2d(x, w, **options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"output_padding": -1}, "negative output_padding is not supported"),
+    ({"dilation": 0}, "dilation should be greater than zero, but got dilation_height: 0, dilation_width: 0"),
+    ({"dilation": -1}, "dilation should be greater than zero"),
+    ({"output_padding": (1, 0)}, "output padding must be smaller than either stride or dilation, but got output_padding_height: 1 output_padding_width: 0 stride_height: 1 stride_width: 1 dilation_height: 1 dilation_width: 1"),
+    ({"padding": 5}, "Given input size per channel: (8 x 8). Calculated output size per channel: (0 x 0). Output size is too small"),
+    ({"bias": np.zeros(5)}, "Given transposed=1, weight of size [4, 6, 3, 3], expected bias to be 1-dimensional with 6 elements, but got bias of size [5] instead"),
+], ids=str)
+def test_transposed_functional(options, message):
+    with pytest.raises(RuntimeError) as caught:
+        functional.conv_transpose2d(X, W.transpose(1, 0, 2, 3), **options)
+    assert message in str(caught.value)
+
+
+def test_names_of_paddings_are_not_for_transposed_convolutions():
+    with pytest.raises(TypeError, match="must be tuple of ints, not str"):
+        functional.conv_transpose2d(X, W.transpose(1, 0, 2, 3), padding="same")
+    with pytest.raises(TypeError):
+        ConvTranspose2d(4, 6, 3, padding="same")
+
+
+@pytest.mark.parametrize("mode, padding, message", [
+    ("reflect", (1, 8), "Padding size should be less than the corresponding input dimension, but got: padding (8, 8) at dimension 3 of input [2, 4, 8, 8]"),
+    ("circular", (9, 1), "Padding value causes wrapping around more than once."),
+])
+def test_padding_modes_have_limits(mode, padding, message):
+    with pytest.raises(RuntimeError) as caught:
+        Conv2d(4, 6, 3, padding=padding, padding_mode=mode)(X)
+    assert message in str(caught.value)
+
+
+def test_gradients_of_functions_name_both_shapes():
+    for call in (
+        lambda dy: nn.grad.conv2d_input(X.shape, W, dy), lambda dy: nn.grad.conv2d_weight(X, W.shape, dy),
+    ):
+        with pytest.raises(RuntimeError, match=r"grad_output has shape \[2, 6, 5, 5\], expected .* \[2, 6, 6, 6\]"):
+            call(np.zeros((2, 6, 5, 5)))
+    with pytest.raises(RuntimeError, match="Expected 4-dimensional input for 4-dimensional weight"):
+        nn.grad.conv2d_input(X.shape[1:], W, np.zeros((6, 6, 6)))
 
 
 def test_conv1d_says_its_own_name():
@@ -85,6 +131,7 @@ def test_what_is_no_array_of_real_numbers(x):
     (lambda conv: conv.conv2d(X, W, stride=0), RuntimeError),
     (lambda conv: conv.conv2d(X, W, groups=2), RuntimeError),
     (lambda conv: conv.conv2d(X, W, np.zeros(5)), RuntimeError),
+    (lambda conv: conv.conv2d(X, W, padding_mode="mirror"), ValueError),
     (lambda conv: conv.conv2d_backward_input(np.zeros((2, 6, 5, 5)), W, X.shape), RuntimeError),
     (lambda conv: conv.conv2d_backward_weight(np.zeros((2, 6, 5, 5)), X, 3), RuntimeError),
     (lambda conv: conv.conv2d_backward_weight(np.zeros((2, 6, 6, 6)), X, 3, groups=0), RuntimeError),
