@@ -13,7 +13,9 @@ import pytest
 
 import grilly
 from grilly import Compute, Tensor, _context, tensor
-from grilly.nn import Conv1d, Conv2d, Module, Parameter, functional
+from grilly.nn import (
+    Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Flatten, Module, Parameter, ReLU, Sequential, functional, grad,
+)
 from grilly.tests.test_seed_examples import EXAMPLES
 
 SPECIAL = np.array([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1.2e-38, 0.1, 2.5, 1 / 3], np.float32)
@@ -185,6 +187,7 @@ class TestMethods:
         assert (x.shape, x.ndim, x.size, x.nbytes, x.dtype, len(x)) == ((2, 3, 4), 3, 24, 96, np.float32, 2)
         assert x.compute is compute and x.device is compute.device
         assert_same(x, np.zeros((2, 3, 4), np.float32))
+        assert (np.shape(x), np.ndim(x), np.size(x), np.size(x, 1)) == ((2, 3, 4), 3, 24, 3)
         assert grilly.empty(5).shape == (5,)
         assert repr(tensor([1.5, 2])) == f"tensor([1.5, 2. ], device={compute.device.name!r})"
 
@@ -322,6 +325,11 @@ class TestFunctional:
         with pytest.raises(RuntimeError, match=r"grad_output has shape \[2\]"):
             functional.relu_backward(tensor([1, 2]), tensor([1]))
 
+    def test_gradients_of_tensors_are_those_of_arrays(self, compute, rng) -> None:
+        x, w, dy = normal(rng, 2, 3, 8, 9), normal(rng, 4, 3, 3, 3), normal(rng, 2, 4, 6, 7)
+        assert_same(grad.conv2d_input(x.shape, tensor(w), tensor(dy)), grad.conv2d_input(x.shape, w, dy))
+        assert_same(grad.conv2d_weight(tensor(x), w.shape, tensor(dy)), grad.conv2d_weight(x, w.shape, dy))
+
     @pytest.mark.parametrize("function, x, w", [
         (functional.conv2d, (2, 3, 8, 9), (4, 3, 3, 3)), (functional.conv2d, (3, 8, 9), (4, 3, 3, 3)),
         (functional.conv1d, (2, 3, 9), (4, 3, 3)), (functional.conv1d, (3, 9), (4, 3, 3)),
@@ -347,6 +355,10 @@ class TestLayers:
     @pytest.mark.parametrize("make, shape", [
         (lambda: Conv2d(4, 6, 3, padding=1), (2, 4, 7, 8)), (lambda: Conv2d(4, 6, 3, bias=False), (4, 7, 8)),
         (lambda: Conv1d(4, 6, 3, stride=2), (2, 4, 9)), (lambda: Conv2d(4, 4, 3, groups=4), (2, 4, 7, 8)),
+        (lambda: Conv2d(4, 6, 3, padding=2, padding_mode="reflect"), (2, 4, 7, 8)),
+        (lambda: ConvTranspose2d(4, 6, 3, stride=2, output_padding=1), (2, 4, 7, 8)),
+        (lambda: ConvTranspose1d(4, 6, 3), (4, 9)),
+        (lambda: Sequential(Conv2d(4, 6, 3), ReLU(), Conv2d(6, 2, 3), Flatten()), (2, 4, 7, 8)),
     ])
     def test_a_tensor_in_gives_the_arrays_results_as_tensors(self, compute, rng, make, shape) -> None:
         host, device = twins(make)
@@ -358,6 +370,13 @@ class TestLayers:
         assert_same(device.backward(tensor(dy)), dx)
         for ours, theirs in zip(device.parameters(), host.parameters()):
             assert_same(ours.grad, theirs.grad)
+
+    def test_relu_finds_its_output_changed(self, compute) -> None:
+        relu = ReLU()
+        y = relu(tensor([-1, 2]))
+        y += 1
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            relu.backward(tensor([1, 1]))
 
     def test_arrays_in_give_arrays_wherever_the_parameters_are(self, compute, rng) -> None:
         host, device = twins(lambda: Conv2d(3, 5, 3))
