@@ -2,6 +2,7 @@
 
 mod channels;
 mod depthwise;
+mod elementwise;
 mod implicit_gemm;
 mod pack;
 mod pad;
@@ -12,6 +13,7 @@ mod slices;
 mod tile;
 mod wgrad;
 
+pub use elementwise::plan as plan_elementwise;
 pub use pack::packed_bytes;
 pub use select::{plan, plan_packing};
 

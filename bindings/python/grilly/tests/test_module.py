@@ -10,7 +10,7 @@ import pytest
 
 import grilly
 from grilly import Compute
-from grilly.nn import Conv1d, Conv2d, Module, Parameter
+from grilly.nn import Conv1d, Conv2d, Flatten, Module, ModuleList, Parameter, ReLU, Sequential
 
 
 class Block(Module):
@@ -102,8 +102,26 @@ class TestModule:
         assert block.conv1 is None and list(block.children()) == [block.conv2]
         del block.conv2
         assert not hasattr(block, "conv2")
-        with pytest.raises(TypeError, match="cannot assign 'ndarray' object to parameter 'scale'"):
+        with pytest.raises(TypeError, match="cannot assign 'numpy.ndarray' as parameter 'scale'"):
             block.scale = np.ones(1)
+        with pytest.raises(TypeError, match="cannot assign 'int' as child module 'conv1'"):
+            block.conv1 = 3
+        block.conv1 = Parameter(np.ones(2))
+        assert [name for name, _ in block.named_parameters()] == ["scale", "conv1"]
+        assert not list(block.children())
+
+    def test_names_must_be_free_and_without_dots(self):
+        block = Block()
+        for register, value in ((block.register_parameter, Parameter(np.ones(1))), (block.add_module, Conv2d(1, 1, 1))):
+            for name, problem in (("a.b", "t contain"), ("", "t be empty"), ("forward", "already exists")):
+                with pytest.raises(KeyError, match=problem):
+                    register(name, value)
+            with pytest.raises(TypeError, match="name should be a string. Got int"):
+                register(3, value)
+        with pytest.raises(TypeError, match="cannot assign 'float' object to parameter 'gain'"):
+            block.register_parameter("gain", 1.0)
+        with pytest.raises(TypeError, match="float is not a Module subclass"):
+            block.add_module("conv3", 1.0)
 
     def test_registration_needs_init(self):
         class Careless(Module):
@@ -119,11 +137,16 @@ class TestModule:
         assert block.train() is block and block.conv2.training
         block.apply(seen.append)
         assert seen == [block.conv1, block.conv2, block]
+        with pytest.raises(ValueError, match="training mode is expected to be boolean"):
+            block.train("no")
 
     def test_zero_grad_and_requires_grad(self, rng):
         block = Block()
         block.conv1.backward(block.conv1(rng.rand(1, 2, 5, 5))[:] * 0 + 1)
         assert block.conv1.weight.grad.any()
+        grad = block.conv1.weight.grad
+        block.zero_grad(set_to_none=False)
+        assert block.conv1.weight.grad is grad and not grad.any() and block.conv2.weight.grad is None
         block.zero_grad()
         assert all(parameter.grad is None for parameter in block.parameters())
         block.requires_grad_(False)
@@ -132,7 +155,7 @@ class TestModule:
     def test_state_travels(self, rng):
         source, target, x = Block(), Block(), rng.rand(1, 2, 6, 6)
         result = target.load_state_dict(source.state_dict())
-        assert result == ([], [])
+        assert result == ([], []) and repr(result) == "<All keys matched successfully>"
         np.testing.assert_array_equal(target(x), source(x))
         target.conv1.weight += 1
         assert not np.array_equal(target.conv1.weight, source.conv1.weight)
@@ -152,6 +175,15 @@ class TestModule:
         assert result.missing_keys == ["weight"] and result.unexpected_keys == ["extra"]
         assert not conv.bias.any()
 
+    def test_a_state_is_a_dictionary_of_real_numbers(self):
+        conv = Conv2d(1, 1, 1)
+        with pytest.raises(TypeError, match="Expected state_dict to be dict-like, got <class 'list'>"):
+            conv.load_state_dict([1])
+        with pytest.raises(TypeError, match="weight has type ndarray of dtype complex64, expected real numbers"):
+            conv.load_state_dict({"weight": np.zeros((1, 1, 1, 1), np.complex64), "bias": [0]})
+        conv.load_state_dict({"weight": np.full((1, 1, 1, 1), 2, np.float64), "bias": [3]})
+        assert conv.weight[0, 0, 0, 0] == 2 and conv.bias[0] == 3
+
     @pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
     def test_copies_compute_the_same_and_keep_no_handles(self, rng, twin_of):
         block, x = Block(), rng.rand(1, 2, 6, 6)
@@ -162,6 +194,8 @@ class TestModule:
         assert not np.array_equal(twin(x), block(x))
         with pytest.raises(RuntimeError, match="needs a forward before it"):
             twin_of(block).conv1.backward(y)
+        twin.conv2.backward(np.ones_like(y))
+        assert block.conv2.weight.grad is None
 
     def test_a_copy_stays_on_its_compute_and_a_pickle_does_not(self, rng):
         with Compute("cpu") as compute:
@@ -188,6 +222,63 @@ class TestModule:
         assert (conv.in_channels, conv.out_channels, conv.training) == (2, 4, True)
         assert Conv2d(1, 1, 3, 2, 1).stride == (2, 2)
         assert Conv2d(1, 1, 1, bias=False).bias is None
+
+
+class TestContainers:
+    def test_sequential_calls_one_after_another_and_backward_in_reverse(self, rng):
+        first, second = Conv2d(2, 3, 3), Conv2d(3, 1, 3)
+        model = Sequential(first, ReLU(), second, Flatten())
+        x = rng.standard_normal((2, 2, 8, 8)).astype(np.float32)
+        hidden = first(x)
+        y = second(np.maximum(hidden, 0))
+        np.testing.assert_array_equal(model(x), y.reshape(2, -1))
+        dx = model.backward(np.ones((2, 16)))
+        np.testing.assert_array_equal(dx, first.backward(second.backward(np.ones_like(y)) * (hidden > 0)))
+        assert list(model.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+    def test_sequential_takes_names(self):
+        model = Sequential({"conv": Conv2d(1, 2, 3), "relu": ReLU()})
+        assert list(model.state_dict()) == ["conv.weight", "conv.bias"]
+        assert isinstance(model[1], ReLU) and model.conv is model[-2] and len(model) == 2
+        assert [name for name, _ in model[1:].named_children()] == ["relu"] and isinstance(model[:1], Sequential)
+        with pytest.raises(IndexError):
+            model[2]
+
+    def test_module_list_is_a_list_of_registered_modules(self):
+        convs = ModuleList(Conv2d(1, 1, size) for size in (1, 3))
+        convs.append(Conv2d(1, 1, 5)).extend([Conv2d(1, 1, 7)])
+        assert [conv.kernel_size[0] for conv in convs] == [1, 3, 5, 7] and len(convs) == 4
+        convs[-1] = Conv2d(1, 1, 9)
+        assert convs[3].kernel_size == (9, 9) and len(list(convs.parameters())) == 8
+        assert list(convs[2:].state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+        with pytest.raises(NotImplementedError, match="ModuleList"):
+            convs(0)
+
+    def test_relu_ignores_later_edits_of_its_output(self):
+        relu = ReLU()
+        y = relu(np.float32([-1, 0, 2, np.nan]))
+        np.testing.assert_array_equal(y, np.float32([0, 0, 2, np.nan]))
+        y -= 5
+        assert relu.backward([1, 1, 3, 1]).tolist() == [0, 0, 3, 1]
+
+    def test_flatten_joins_dimensions(self):
+        x = np.arange(24).reshape(2, 3, 2, 2)
+        assert Flatten()(x).shape == (2, 12) and Flatten(0, 1)(x).shape == (6, 2, 2) and Flatten(-2)(x).shape == (2, 3, 4)
+        assert Flatten(0)(np.empty((0, 3))).shape == (0,)
+        flatten = Flatten()
+        np.testing.assert_array_equal(flatten.backward(flatten(x)), x)
+        with pytest.raises(RuntimeError, match="start_dim cannot come after end_dim"):
+            Flatten(2, 1)(x)
+
+    @pytest.mark.parametrize("layer", [ReLU(), Flatten(0)], ids=repr)
+    def test_backward_needs_a_forward_that_kept_something(self, layer):
+        twin = copy.deepcopy(layer)
+        twin.eval()(np.ones(2))
+        with grilly.no_grad():
+            layer(np.ones(2))
+        for unready in (layer, twin, type(layer)()):
+            with pytest.raises(RuntimeError, match=f"{type(layer).__name__}.backward.. needs a forward before it"):
+                unready.backward(np.ones(2))
 
 
 class TestInitialisation:

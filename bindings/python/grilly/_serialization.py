@@ -1,0 +1,196 @@
+"""Saving and loading state dicts: `.npz` (NumPy's own) and `.safetensors` (https://github.com/huggingface/safetensors).
+
+Neither format can hold code, so loading a file runs none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO, Callable, Mapping, NamedTuple, Union
+
+import numpy as np
+
+from ._host import detached, host_array
+
+State = dict[str, np.ndarray]
+
+
+def save(state_dict: Mapping[str, Any], path: Union[str, os.PathLike]) -> None:
+    """Writes arrays by name to `path`, a `.npz` or `.safetensors` file.
+
+    The file appears whole or not at all: it is written beside `path` and then takes its place.
+
+    Args:
+        state_dict: `module.state_dict()`, or any dictionary of arrays; PyTorch's CPU tensors too. Kept as they are,
+            except that `.safetensors` has no big-endian numbers.
+
+    Raises:
+        ValueError: for another suffix.
+        TypeError: for what is no dictionary of arrays, or an array that the format cannot hold.
+        OSError: if the file cannot be written.
+    """
+    write, _ = _format(path)
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict is a {type(state_dict).__name__}, expected a dictionary of arrays")
+    arrays: State = {}
+    for name, value in state_dict.items():
+        if not isinstance(name, str):
+            raise TypeError(f"state_dict has the key {name!r}, expected names only")
+        arrays[name] = host_array(detached(value), name)
+        if arrays[name].dtype.hasobject:
+            raise TypeError(f"{name} is a {type(value).__name__}, expected an array of numbers")
+    # A link is followed, as it would be by opening it.
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            write(file, arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def load(path: Union[str, os.PathLike]) -> State:
+    """Reads what `save`, `numpy.savez` or any library's `.safetensors` wrote: new arrays by name, in the file's types.
+
+    bfloat16, which NumPy lacks, becomes float32 with the same values.
+
+    Raises:
+        ValueError: for another suffix, or a file that is damaged or holds what is not supported; it says where.
+        OSError: if the file cannot be opened.
+    """
+    _, read = _format(path)
+    with open(path, "rb") as file:
+        try:
+            return read(file)
+        # What zipfile, NumPy and json raise for damage; OSError too, by seeking where nothing can be.
+        except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{os.fspath(path)} cannot be loaded: {error}") from error
+
+
+def _write_npz(file: BinaryIO, arrays: State) -> None:
+    # Not numpy.savez: it cannot hold a parameter whose name is "file", and puts the time into the file.
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def _read_npz(file: BinaryIO) -> State:
+    arrays: State = {}
+    with zipfile.ZipFile(file) as archive:
+        for entry_name in archive.namelist():
+            with archive.open(entry_name) as entry:
+                array = np.lib.format.read_array(entry, allow_pickle=False)
+                # Asking for what is behind the end is also what makes zipfile compare the checksum.
+                if entry.read(1):
+                    raise ValueError(f"bytes follow the array in {entry_name!r}")
+            arrays[entry_name.removesuffix(".npy")] = array
+    return arrays
+
+
+# A .safetensors file is the length of a header, as eight bytes; the header, which is JSON and says of every array its
+# type, shape, and range of bytes in what follows; and the arrays' bytes, little-endian, row-major, without gaps.
+
+#: How each type is stored. BF16 is the upper half of a float32; behind it in this order, U16 is what "<u2" is written as.
+_SAFETENSORS_TYPES = {
+    "BF16": "<u2", "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "U32": "<u4",
+    "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8",
+}
+
+
+def _write_safetensors(file: BinaryIO, arrays: State) -> None:
+    names = {np.dtype(code): name for name, code in _SAFETENSORS_TYPES.items()}
+    header, end = {}, 0
+    # Wide types first, and a header padded to 8 bytes, leave every array aligned in the file.
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
+    for name, array in ordered:
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in names or name == "__metadata__":
+            raise TypeError(f"{name} of dtype {array.dtype} cannot be in a .safetensors file")
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": names[dtype], "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for _, array in ordered:
+        file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+
+
+def _read_safetensors(file: BinaryIO) -> State:
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > size - 8:
+        raise ValueError(f"truncated: its {size} bytes end before its header does")
+    header = json.loads(file.read(length).decode(), object_pairs_hook=_without_repetition)
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    header.pop("__metadata__", None)
+    slots = {name: _slot(name, entry) for name, entry in header.items()}
+    end = 0
+    for name, slot in sorted(slots.items(), key=lambda item: item[1][2:]):
+        if slot.begin != end:
+            raise ValueError(f"{name} begins at byte {slot.begin}, where the array before it ends at {end}")
+        end = slot.end
+    if end != size - 8 - length:
+        raise ValueError(f"its arrays take {end} bytes, but its header is followed by {size - 8 - length}")
+    return {name: _read_slot(file, 8 + length, slot) for name, slot in slots.items()}
+
+
+class _Slot(NamedTuple):
+    """Where an array is in the bytes behind the header, and what they mean."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def _slot(name: str, entry: Any) -> _Slot:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"{name} lacks a dtype, a shape or data_offsets in the header") from None
+    if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+        raise ValueError(f"{name} has shape {list(shape)} and bytes {begin} to {end}, expected numbers of 0 or more")
+    if dtype not in list(_SAFETENSORS_TYPES):
+        raise ValueError(f"{name} has dtype {dtype!r}, expected one of {', '.join(_SAFETENSORS_TYPES)}")
+    expected = math.prod(shape) * np.dtype(_SAFETENSORS_TYPES[dtype]).itemsize
+    if end - begin != expected:
+        raise ValueError(f"{name}, {dtype} of shape {list(shape)}, has {end - begin} bytes, expected {expected}")
+    return _Slot(dtype, shape, begin, end)
+
+
+def _read_slot(file: BinaryIO, start: int, slot: _Slot) -> np.ndarray:
+    file.seek(start + slot.begin)
+    array = np.fromfile(file, _SAFETENSORS_TYPES[slot.dtype], math.prod(slot.shape)).reshape(slot.shape)
+    return (array.astype("<u4") << 16).view("<f4") if slot.dtype == "BF16" else array
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("its header has a name twice")
+    return names
+
+
+def _format(path: Union[str, os.PathLike]) -> tuple[Callable[[BinaryIO, State], None], Callable[[BinaryIO], State]]:
+    suffix = Path(path).suffix
+    if suffix not in _FORMATS:
+        raise ValueError(f"path is {os.fspath(path)!r}, expected a name that ends in {' or '.join(_FORMATS)}")
+    return _FORMATS[suffix]
+
+
+_FORMATS = {
+    ".npz": (_write_npz, _read_npz),
+    ".safetensors": (_write_safetensors, _read_safetensors),
+}
