@@ -6,7 +6,7 @@
 
 use super::dense::even;
 use super::gather::{Gather, Run, Term};
-use super::gemm::{Engine, Sums, block_depth};
+use super::gemm::{Engine, Panels, Sums, block_depth};
 use super::isa::Isa;
 use super::parallel::{self, Shared, zeroed};
 use crate::error::Result;
@@ -44,6 +44,7 @@ pub(super) fn dense(
     let engine = Engine::new(isa);
     let (filter, pixels) = (gather.depth(), gather.pixels());
     let depth = block_depth(pixels);
+    let packed = engine.packed_rows(depth);
     let blocks = pixels.div_ceil(depth);
 
     let rows = even(gather.outputs, MAX_ROWS, engine.mr);
@@ -85,7 +86,8 @@ pub(super) fn dense(
                 pack_rows(gather, group, first_row..last_row, dy, &own.runs, engine.mr, a);
                 let b = &mut own.b[..column_panels * engine.nr * len];
                 pack_columns(gather, group, x, &own.terms, &own.runs, engine.nr, b);
-                engine.multiply(len, a, b, own.sums.next_block());
+                let panels = Panels { values: b, count: column_panels, step: engine.nr * len, rows: &packed[..len] };
+                engine.multiply(a, panels, own.sums.next_block());
             }
             let sums = own.sums.finish();
             for output in first_row..last_row {
