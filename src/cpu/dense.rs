@@ -38,7 +38,8 @@ struct Workspace {
     sums: Sums,
     terms: Vec<Term>,
     runs: Vec<Run>,
-    /// Where the rows of B begin.
+    /// Where the panels of B begin, and their rows.
+    begins: Vec<usize>,
     rows: Vec<usize>,
 }
 
@@ -93,7 +94,8 @@ pub(super) fn correlate(
             sums: Sums::new(rows * columns, terms.div_ceil(depth))?,
             terms: Vec::new(),
             runs: Vec::new(),
-            rows: engine.packed_rows(depth),
+            begins: engine.every_nr(columns / engine.nr),
+            rows: engine.every_nr(depth),
         })
     };
     let dst = Shared::new(dst);
@@ -123,13 +125,14 @@ pub(super) fn correlate(
                 Some(shifted) => {
                     let span = shifted.span(column_panels * engine.nr);
                     pixels.shift(shifted, &own.terms, first_pixel, span, &mut own.b, &mut own.rows);
-                    Panels { values: &own.b, count: column_panels, step: engine.nr, rows: &own.rows }
+                    Panels { values: &own.b, begins: &own.begins[..column_panels], rows: &own.rows }
                 }
                 None => {
                     let b = &mut own.b[..column_panels * engine.nr * own.terms.len()];
                     pixels.pack(&own.terms, &own.runs, engine.nr, b);
-                    let step = engine.nr * own.terms.len();
-                    Panels { values: b, count: column_panels, step, rows: &own.rows[..own.terms.len()] }
+                    own.begins.clear();
+                    own.begins.extend((0..column_panels).map(|panel| panel * engine.nr * own.terms.len()));
+                    Panels { values: b, begins: &own.begins, rows: &own.rows[..own.terms.len()] }
                 }
             };
             engine.multiply(a, panels, own.sums.next_block());

@@ -42,12 +42,11 @@ pub(super) fn block_depth(terms: usize) -> usize {
 /// addition.
 type Tile = unsafe fn(rows: &[usize], a: *const f32, b: *const f32, c: *mut f32);
 
-/// The panels of B: row d of panel p is the `nr` elements of `values` from `p·step + rows[d]` on.
+/// The panels of B: row d of panel p is the `nr` elements of `values` from `begins[p] + rows[d]` on.
 #[derive(Clone, Copy)]
 pub(super) struct Panels<'a> {
     pub(super) values: &'a [f32],
-    pub(super) count: usize,
-    pub(super) step: usize,
+    pub(super) begins: &'a [usize],
     pub(super) rows: &'a [usize],
 }
 
@@ -77,13 +76,14 @@ impl Engine {
         let (a_panel, tile) = (self.mr * b.rows.len(), self.mr * self.nr);
         let rows = a.len() / a_panel;
         let reach = b.rows.iter().max().map_or(0, |last| last + self.nr);
-        assert!(c.len() == rows * b.count * tile, "the sums do not fit their panels");
-        assert!((b.count - 1) * b.step + reach <= b.values.len(), "the panels reach beyond their values");
+        let begin = b.begins.iter().max().copied().unwrap_or(0);
+        assert!(c.len() == rows * b.begins.len() * tile, "the sums do not fit their panels");
+        assert!(begin + reach <= b.values.len(), "the panels reach beyond their values");
         let chunk = (A_IN_L2 / (4 * a_panel)).max(1);
         for first in (0..rows).step_by(chunk) {
             let last = rows.min(first + chunk);
-            for (panel, c) in c.chunks_exact_mut(rows * tile).enumerate() {
-                let values = &b.values[panel * b.step..];
+            for (&begin, c) in b.begins.iter().zip(c.chunks_exact_mut(rows * tile)) {
+                let values = &b.values[begin..];
                 let a = a[first * a_panel..last * a_panel].chunks_exact(a_panel);
                 for (a, c) in a.zip(c[first * tile..last * tile].chunks_exact_mut(tile)) {
                     // SAFETY: `a` and `c` are exactly the mr elements for each row of B and the mr·nr sums that a tile
@@ -95,9 +95,9 @@ impl Engine {
         }
     }
 
-    /// Where the rows of packed panels begin, for a reduction of up to `depth` terms.
-    pub(super) fn packed_rows(&self, depth: usize) -> Vec<usize> {
-        (0..depth).map(|row| row * self.nr).collect()
+    /// Where the rows of a packed panel begin, or where panels do that follow each other at `nr` elements.
+    pub(super) fn every_nr(&self, count: usize) -> Vec<usize> {
+        (0..count).map(|at| at * self.nr).collect()
     }
 }
 
@@ -237,8 +237,8 @@ mod tests {
             let a: Vec<f32> = (0..rows * engine.mr * depth).map(|i| (i % 11) as f32 - 5.0).collect();
             let b: Vec<f32> = (0..columns * engine.nr * depth).map(|i| (i % 7) as f32 - 3.0).collect();
             let mut c = vec![1f32; rows * columns * engine.mr * engine.nr];
-            let packed = engine.packed_rows(depth);
-            let panels = Panels { values: &b, count: columns, step: engine.nr * depth, rows: &packed };
+            let begins: Vec<_> = (0..columns).map(|panel| panel * engine.nr * depth).collect();
+            let panels = Panels { values: &b, begins: &begins, rows: &engine.every_nr(depth) };
             engine.multiply(&a, panels, &mut c);
             for (at, &c) in c.iter().enumerate() {
                 let (tile, inside) = (at / (engine.mr * engine.nr), at % (engine.mr * engine.nr));
