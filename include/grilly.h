@@ -142,6 +142,46 @@
 #define GRILLY_WITH_WEIGHTS 4
 
 /*
+ `grilly_elementwise`: copies `a`, or fills with `alpha` where `a` is NULL; `b` is NULL.
+ */
+#define GRILLY_OP_COPY 0
+
+/*
+ `a + alpha · b`.
+ */
+#define GRILLY_OP_ADD 1
+
+/*
+ `a - alpha · b`.
+ */
+#define GRILLY_OP_SUBTRACT 2
+
+/*
+ `a · (alpha · b)`.
+ */
+#define GRILLY_OP_MULTIPLY 3
+
+/*
+ `a / (alpha · b)`.
+ */
+#define GRILLY_OP_DIVIDE 4
+
+/*
+ The larger of `a` and `alpha · b`; NaN if either is, and +0 is larger than -0.
+ */
+#define GRILLY_OP_MAXIMUM 5
+
+/*
+ The smaller of `a` and `alpha · b`; NaN if either is, and -0 is smaller than +0.
+ */
+#define GRILLY_OP_MINIMUM 6
+
+/*
+ 0 where `alpha · b <= 0`, else `a`: the gradient of `y = maximum(x, 0)` from `a = dy` and `b = y`.
+ */
+#define GRILLY_OP_RELU_BACKWARD 7
+
+/*
  `grilly_context_desc.flags`: use no more of the device than what every device must offer. For tests.
  */
 #define GRILLY_CONTEXT_MINIMUM_LIMITS 1
@@ -661,6 +701,16 @@ void grilly_tensor_init_device(grilly_tensor *tensor,
 grilly_status grilly_buffer_create(const grilly_context *context, uint64_t bytes, grilly_buffer **buffer);
 
 /*
+ As `grilly_buffer_create`, but the contents are unspecified until they are written, and no time is spent on zeros.
+
+ # Safety
+ `buffer` is writable.
+ */
+grilly_status grilly_buffer_create_uninitialized(const grilly_context *context,
+                                                 uint64_t bytes,
+                                                 grilly_buffer **buffer);
+
+/*
  Bytes of the buffer, as it was created.
 
  # Safety
@@ -867,6 +917,28 @@ void grilly_device_info_init(grilly_device_info *info, size_t size);
  `info` is initialised and writable.
  */
 grilly_status grilly_device_info_get(uint32_t index, grilly_device_info *info);
+
+/*
+ `out = op(a, alpha · b)`, and waits for it; `op` is one of `GRILLY_OP_*`. `a` or `b` may be NULL: `alpha` stands in its
+ place then, and is no factor.
+
+ All tensors lie in buffers of `context`. `a` and `b` broadcast to the shape of `out` as NumPy's arrays do: their
+ sizes, counted from the last axis, are 1 or those of `out`. `out` may be the same memory as `a` or `b`, to work in
+ place; it may not overlap them otherwise.
+
+ `alpha · b` is rounded before the operation. With `alpha` 1, sums, differences, products, maxima and minima are the
+ IEEE 754 results, bit by bit; a GPU may take subnormal operands and results of arithmetic for zeros, and its quotients
+ are within 2.5 units in the last place.
+
+ # Safety
+ `a` and `b` are NULL or initialised; `out` is initialised.
+ */
+grilly_status grilly_elementwise(const grilly_context *context,
+                                 int32_t op,
+                                 const grilly_tensor *a,
+                                 const grilly_tensor *b,
+                                 float alpha,
+                                 const grilly_tensor *out);
 
 /*
  Plans one pass over an input of shape `[N, C, H, W]` and compiles its pipelines, so that running it later does not.

@@ -2,13 +2,18 @@
 // over the whole batch. The reduction is long and the result small, so it is split: each split writes its
 // own slice, and reduce-splits.glsl adds the slices in a fixed order. The bias's gradient is one more
 // column of B, made of ones.
+//
+// With ROWS_IN_LANES both tensors come packed (pack-channels.glsl), so a thread's columns are four channels of one tap:
+// n runs over [tap][channels / 4][4], and the bias's gradient is the first of four columns behind them.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
 #define INPUT_ACCESS readonly
+#define INPUT_VECTORS readonly
 #define WEIGHT_ACCESS
 #define BIAS_ACCESS
 #define OUTPUT_ACCESS readonly
+#define OUTPUT_VECTORS readonly
 #include "lib/problem.glsl"
 
 #define SPLIT_PIXELS pc.extra_0 // output pixels that one split sums
@@ -17,10 +22,14 @@
 #define REDUCTION_CONTIGUOUS
 #include "lib/tile.glsl"
 
-// What each column of the tile reads: the element of its channel's plane, and its tap's reach.
+// What each column of the tile (each four of a thread, where channels are packed) reads: the element (or vector) of its
+// channel's plane, and its tap's reach.
 const uint PLANE_NONE = 0xFFFFFFFFu; // beyond the last column
 const uint PLANE_ONES = 0xFFFFFFFEu; // the bias's gradient
-#ifdef OWN_COLUMNS
+#if defined(ROWS_IN_LANES)
+uint own_plane;
+ivec2 own_reach;
+#elif defined(OWN_COLUMNS)
 uint own_plane[THREAD_N];
 ivec2 own_reach[THREAD_N];
 #else
@@ -28,13 +37,32 @@ shared uint column_plane[TILE_N];
 shared ivec2 column_reach[TILE_N];
 #endif
 
-uint group, first_m, m_count, weights, n_count, first_pixel, end_pixel, input_plane, output_plane;
+uint group, first_m, m_count, weight_columns, n_count, first_pixel, end_pixel, input_plane, output_plane;
 
-void describe_column(uint column, out uint plane, out ivec2 reach) {
-    uint taps = pc.R * pc.S;
-    uint tap = column % taps;
-    uint channel = group * (pc.C / pc.groups) + column / taps;
-    plane = column < weights ? channel * input_plane : column < n_count ? PLANE_ONES : PLANE_NONE;
+uint channels() { return pc.C / pc.groups; }
+
+uint vectors(uint count) { return (count + 3) / 4; }
+
+#ifdef ROWS_IN_LANES
+uint tap_of(uint n) { return n / 4 / vectors(channels()); }
+uint channel_of(uint n) { return n / 4 % vectors(channels()) * 4 + n % 4; }
+bool is_weight(uint n) { return n < weight_columns && channel_of(n) < channels(); }
+uint weight_index(uint k, uint n) { return (k * channels() + channel_of(n)) * pc.R * pc.S + tap_of(n); }
+#else
+uint tap_of(uint n) { return n % (pc.R * pc.S); }
+uint channel_of(uint n) { return n / (pc.R * pc.S); }
+bool is_weight(uint n) { return n < weight_columns; }
+uint weight_index(uint k, uint n) { return k * weight_columns + n; }
+#endif
+
+void describe_column(uint n, out uint plane, out ivec2 reach) {
+    uint tap = tap_of(n);
+#ifdef ROWS_IN_LANES
+    uint channel = group * vectors(channels()) + channel_of(n) / 4;
+#else
+    uint channel = group * channels() + channel_of(n);
+#endif
+    plane = n < weight_columns ? channel * input_plane : n < n_count ? PLANE_ONES : PLANE_NONE;
     reach = ivec2(tap / pc.S * pc.dilation_h, tap % pc.S * pc.dilation_w) - ivec2(pc.padding_h, pc.padding_w);
 }
 
@@ -58,6 +86,38 @@ void advance(inout Pixel pixel) {
     pixel.image += image_ends ? 1 : 0;
 }
 
+ivec2 window_begin(Pixel pixel) {
+    return pixel.at * ivec2(pc.stride_h, pc.stride_w);
+}
+
+bool inside(ivec2 source) {
+    return uint(source.x) < pc.H && uint(source.y) < pc.W;
+}
+
+#ifdef ROWS_IN_LANES
+
+// Four channels of an output pixel's gradient.
+vec4 gradients(Pixel pixel, uint vector) {
+    uint plane = (pixel.image * pc.groups + group) * vectors(m_count) + vector;
+    return OUTPUT_VECTOR(plane * output_plane + pixel.at.x * pc.Q + pixel.at.y);
+}
+
+// What a pixel's window holds for this thread's columns.
+vec4 window(Pixel pixel) {
+    if (own_plane >= PLANE_ONES) {
+        return vec4(own_plane == PLANE_ONES ? 1 : 0, 0, 0, 0);
+    }
+    ivec2 source = window_begin(pixel) + own_reach;
+    vec4 value = vec4(0);
+    if (inside(source)) {
+        uint image = pixel.image * pc.groups * vectors(channels()) * input_plane;
+        value = INPUT_VECTOR(image + own_plane + uint(source.x) * pc.W + uint(source.y));
+    }
+    return value;
+}
+
+#else
+
 float gradient(Pixel pixel, uint m) {
     return OUTPUT(((pixel.image * pc.K + group * m_count + m) * pc.P + pixel.at.x) * pc.Q + pixel.at.y);
 }
@@ -67,13 +127,15 @@ float window(Pixel pixel, uint plane, ivec2 reach) {
     if (plane >= PLANE_ONES) {
         return plane == PLANE_ONES ? 1 : 0;
     }
-    ivec2 source = pixel.at * ivec2(pc.stride_h, pc.stride_w) + reach;
+    ivec2 source = window_begin(pixel) + reach;
     float value = 0;
-    if (uint(source.x) < pc.H && uint(source.y) < pc.W) {
+    if (inside(source)) {
         value = INPUT(pixel.image * pc.C * input_plane + plane + uint(source.x) * pc.W + uint(source.y));
     }
     return value;
 }
+
+#endif
 
 void fetch(uint block) {
     uint first = first_pixel + block * BLOCK;
@@ -85,12 +147,18 @@ void fetch(uint block) {
         advance(pixels[step]);
     }
 #ifdef ROWS_IN_LANES
-    [[unroll]] for (uint i = 0; i < BLOCK * VECTORS * 4; ++i) {
-        uint step = a_step(i / 4);
-        uint m = first_m + a_vector(i / 4) * 4 + i % 4;
-        a_next[i / 4][i % 4] = 0;
-        if (first + step < end_pixel && m < m_count) {
-            a_next[i / 4][i % 4] = gradient(pixels[step], m);
+    [[unroll]] for (uint i = 0; i < BLOCK * VECTORS; ++i) {
+        uint step = a_step(i);
+        uint vector = first_m / 4 + a_vector(i);
+        a_next[i] = vec4(0);
+        if (first + step < end_pixel && vector < vectors(m_count)) {
+            a_next[i] = gradients(pixels[step], vector);
+        }
+    }
+    [[unroll]] for (uint step = 0; step < BLOCK; ++step) {
+        b_next[step] = vec4(0);
+        if (first + step < end_pixel) {
+            b_next[step] = window(pixels[step]);
         }
     }
 #else
@@ -102,13 +170,13 @@ void fetch(uint block) {
             a_next[i] = gradient(decode(pixel), m);
         }
     }
-#endif
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
         b_next[i] = 0;
         if (first + i / THREAD_N < end_pixel) {
             b_next[i] = window(pixels[i / THREAD_N], own_plane[i % THREAD_N], own_reach[i % THREAD_N]);
         }
     }
+#endif
 #else
     // The same row of every load, because THREADS is a multiple of BLOCK.
     bool exists = first + a_row(0) < end_pixel;
@@ -139,8 +207,12 @@ void main() {
     input_plane = pc.H * pc.W;
     output_plane = pc.P * pc.Q;
     bool skip_weight = (pc.flags & FLAG_SKIP_WEIGHT) != 0;
-    weights = skip_weight ? 0 : pc.C / pc.groups * pc.R * pc.S;
-    n_count = weights + pc.has_bias;
+#ifdef ROWS_IN_LANES
+    weight_columns = skip_weight ? 0 : pc.R * pc.S * vectors(channels()) * 4;
+#else
+    weight_columns = skip_weight ? 0 : pc.R * pc.S * channels();
+#endif
+    n_count = weight_columns + pc.has_bias;
     uint pixels = pc.N * output_plane;
 
     uint tiles_m = (m_count + TILE_M - 1) / TILE_M;
@@ -152,7 +224,9 @@ void main() {
     first_pixel = split * SPLIT_PIXELS;
     end_pixel = min(first_pixel + SPLIT_PIXELS, pixels);
 
-#ifdef OWN_COLUMNS
+#if defined(ROWS_IN_LANES)
+    describe_column(first_n + result_n(0), own_plane, own_reach);
+#elif defined(OWN_COLUMNS)
     [[unroll]] for (uint j = 0; j < THREAD_N; ++j) {
         describe_column(first_n + result_n(j), own_plane[j], own_reach[j]);
     }
@@ -171,11 +245,11 @@ void main() {
         uint column = i % THREAD_N;
         uint m = first_m + result_m(row);
         uint n = first_n + result_n(column);
-        uint channel = slice * pc.K + group * m_count + m;
-        if (m < m_count && n < weights) {
-            WEIGHT(channel * weights + n) = totals[i];
-        } else if (m < m_count && n < n_count) {
-            BIAS(channel) = totals[i];
+        uint k = slice * pc.K + group * m_count + m;
+        if (m < m_count && is_weight(n)) {
+            WEIGHT(weight_index(k, n)) = totals[i];
+        } else if (m < m_count && n >= weight_columns && n < n_count) {
+            BIAS(k) = totals[i];
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::cpu;
 use crate::error::{Error, Result};
 use crate::vulkan::{Block, Bound, Home, Recorder};
 
-/// Memory on a context's device, zeroed when created.
+/// Memory on a context's device.
 ///
 /// Any thread may hold it. The caller orders access to its contents: while one call writes a range, no other may touch
 /// that range.
@@ -26,18 +26,29 @@ impl Context {
     /// # Errors
     /// `InvalidArgument` for 0 bytes; `OutOfDeviceMemory` or `OutOfHostMemory`.
     pub fn create_buffer(&self, bytes: u64) -> Result<Buffer> {
+        let mut buffer = self.create_buffer_uninitialized(bytes)?;
+        match &mut buffer.storage {
+            Storage::Cpu(memory) => memory.zero(),
+            Storage::Vulkan(block) => {
+                let mut recorder = Recorder::new(block.device())?;
+                recorder.zero(block);
+                recorder.submit()?;
+                recorder.wait()?;
+            }
+        }
+        Ok(buffer)
+    }
+
+    /// As [`Context::create_buffer`], but without waiting for zeros: the contents are unspecified until written.
+    ///
+    /// # Errors
+    /// As [`Context::create_buffer`].
+    pub fn create_buffer_uninitialized(&self, bytes: u64) -> Result<Buffer> {
         if bytes == 0 || bytes > i64::MAX as u64 {
             return Err(Error::invalid(format!("bytes is {bytes}, expected 1 to {}", i64::MAX)));
         }
         let storage = match self.backend() {
-            Backend::Vulkan(device) => {
-                let block = Block::new(device, Home::Device, bytes)?;
-                let mut recorder = Recorder::new(device)?;
-                recorder.zero(&block);
-                recorder.submit()?;
-                recorder.wait()?;
-                Storage::Vulkan(block)
-            }
+            Backend::Vulkan(device) => Storage::Vulkan(Block::new(device, Home::Device, bytes)?),
             Backend::Cpu { memory, .. } => Storage::Cpu(cpu::Memory::new(memory, bytes)?),
         };
         Ok(Buffer { context: self.clone(), bytes, storage })

@@ -96,7 +96,7 @@ struct Inner {
 /// Where a context computes.
 pub(crate) enum Backend {
     Vulkan(Arc<vulkan::Device>),
-    Cpu { threads: usize, memory: Arc<cpu::Accounts> },
+    Cpu { threads: usize, memory: Arc<cpu::Pool> },
 }
 
 /// A program with ever new shapes must not hold ever more plans.
@@ -110,15 +110,12 @@ impl Context {
     pub fn new(desc: &ContextDesc) -> Result<Context> {
         let chosen = choose(desc.device)?;
         let backend = match chosen.vulkan {
-            Some((instance, physical)) => Backend::Vulkan(Arc::new(vulkan::Device::new(
-                instance,
-                &physical,
-                desc.memory_budget,
-                desc.minimum_limits,
-            )?)),
+            Some(physical) => {
+                Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, desc.memory_budget, desc.minimum_limits)?))
+            }
             None => Backend::Cpu {
                 threads: if desc.threads == 0 { cpu::default_threads() } else { desc.threads as usize },
-                memory: Arc::new(cpu::Accounts::new(desc.memory_budget)),
+                memory: Arc::new(cpu::Pool::new(desc.memory_budget)),
             },
         };
         let context = Context(Arc::new(Inner {
@@ -170,8 +167,9 @@ impl Context {
     /// # Errors
     /// None today; a device that must be asked first may have some.
     pub fn trim(&self) -> Result<()> {
-        if let Backend::Vulkan(device) = &self.0.backend {
-            device.trim();
+        match &self.0.backend {
+            Backend::Vulkan(device) => device.trim(),
+            Backend::Cpu { memory, .. } => memory.trim(),
         }
         Ok(())
     }

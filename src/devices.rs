@@ -67,7 +67,7 @@ pub fn devices() -> Vec<DeviceInfo> {
 /// The device chosen, and its Vulkan side if it has one.
 pub(crate) struct Chosen {
     pub info: DeviceInfo,
-    pub vulkan: Option<(Instance, PhysicalDevice)>,
+    pub vulkan: Option<PhysicalDevice>,
 }
 
 /// Follows a choice, the environment and the ranking.
@@ -77,21 +77,19 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<Chosen> {
 
 /// What Vulkan showed.
 struct Found {
-    instance: Option<Instance>,
     physical: Vec<PhysicalDevice>,
     absence: Option<Error>,
 }
 
 impl Found {
     fn new() -> Found {
-        let found = Instance::new().and_then(|instance| Ok((instance.physical_devices()?, instance)));
-        match found {
-            Ok((physical, instance)) => {
+        match Instance::get().and_then(Instance::physical_devices) {
+            Ok(physical) => {
                 let none = physical.is_empty();
                 let absence = none.then(|| Error::new(Status::NoDevice, "the Vulkan drivers show no device"));
-                Found { instance: Some(instance), physical, absence }
+                Found { physical, absence }
             }
-            Err(error) => Found { instance: None, physical: Vec::new(), absence: Some(error) },
+            Err(error) => Found { physical: Vec::new(), absence: Some(error) },
         }
     }
 
@@ -127,7 +125,7 @@ impl Found {
             return Err(Error::new(Status::NoDevice, format!("{} cannot be used: {refusal}", physical.name)));
         }
         let info = DeviceInfo { note: reason, ..vulkan_info(index as u32, &physical) };
-        Ok(Chosen { info, vulkan: self.instance.map(|instance| (instance, physical)) })
+        Ok(Chosen { info, vulkan: Some(physical) })
     }
 
     fn by_variable(&self, text: &str) -> Result<usize> {
@@ -233,7 +231,7 @@ mod tests {
 
     fn without_vulkan() -> Found {
         let absence = Some(Error::new(Status::NoVulkan, "no Vulkan loader: not found"));
-        Found { instance: None, physical: Vec::new(), absence }
+        Found { physical: Vec::new(), absence }
     }
 
     #[test]

@@ -10,16 +10,17 @@
 //!
 //! The rooms, from the ground up; imports run downwards only:
 //!
-//! - [`error`], [`config`], [`problem`], [`plan`]: pure data and arithmetic — what a convolution is, what it costs, what
+//! - [`error`], [`config`], [`problem`], [`broadcast`], [`plan`]: pure data and arithmetic — what a convolution is, what it costs, what
 //!   is illegal, and what a device will be told to do.
-//! - `os`: what the standard library lacks.
+//! - `os`: what the standard library lacks; `pool`: what memory pools have in common.
 //! - `vulkan`: instance, device, memory pool, pipelines, recorder; the only code that names ash.
 //! - [`kernels`]: one file per algorithm, from problem to plan.
 //! - `cpu`: the CPU device.
-//! - `devices`, `context`, `buffer`, `tensor`, `weights`, `conv2d`, `pass_plan`, `init`: the Rust API.
+//! - `devices`, `context`, `buffer`, `tensor`, `weights`, `conv2d`, `pass_plan`, `elementwise`, `init`: the Rust API.
 //! - `run`: a call on either device.
 //! - [`ffi`]: the C ABI, all of it.
 
+pub mod broadcast;
 pub mod config;
 pub mod error;
 pub mod ffi;
@@ -34,8 +35,10 @@ mod context;
 mod conv2d;
 mod cpu;
 mod devices;
+mod elementwise;
 mod os;
 mod pass_plan;
+mod pool;
 mod run;
 mod tensor;
 mod vulkan;
@@ -46,6 +49,7 @@ pub use config::{Conv2dConfig, PaddingMode, Precision};
 pub use context::{Context, ContextDesc, Log, LogLevel, Stats};
 pub use conv2d::{Backward, Conv2d, Forward, MemorySizes, Weight};
 pub use devices::{DeviceChoice, DeviceInfo, DeviceKind, devices};
+pub use elementwise::{Elementwise, ElementwiseOp};
 pub use error::{Error, Result, Status};
 pub use pass_plan::PassPlan;
 pub use problem::{Pass, PassOptions};

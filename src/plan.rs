@@ -39,8 +39,8 @@ pub struct Limits {
     pub shared_memory: u32,
     /// `subgroupSize`.
     pub subgroup: u32,
-    /// Compute shaders can broadcast within a subgroup.
-    pub subgroup_broadcast: bool,
+    /// Compute shaders can shuffle within a subgroup.
+    pub subgroup_shuffle: bool,
     /// 64-bit buffer addresses are enabled.
     pub buffer_addresses: bool,
     /// Bindings can be pushed into a command buffer.
@@ -67,7 +67,7 @@ impl Limits {
             shared_memory: self.shared_memory.min(16 << 10),
             buffer_addresses: false,
             push_descriptors: false,
-            subgroup_broadcast: false,
+            subgroup_shuffle: false,
             ..self.clone()
         }
     }
@@ -128,7 +128,7 @@ pub struct Dispatch {
 }
 
 /// Dispatches in order, cut into slices that are submitted one at a time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Everything to run.
     pub dispatches: Vec<Dispatch>,
@@ -139,6 +139,7 @@ pub struct Plan {
     /// Estimated time on the device, in seconds.
     pub seconds: f64,
     slice_seconds: f64,
+    wave: u32,
 }
 
 /// Watchdogs reset a device after about two seconds; a submission stays well below.
@@ -147,23 +148,36 @@ const SLICE_SECONDS: f64 = 0.25;
 const MOST_DISPATCHES: f64 = 100_000.0;
 
 impl Plan {
-    /// Appends a kernel of `tiles` workgroups that take `seconds` together, cut where a submission would grow too long.
+    /// An empty plan for a device.
+    pub(crate) fn new(limits: &Limits) -> Plan {
+        Plan {
+            dispatches: vec![],
+            slices: vec![],
+            workspace: 0,
+            seconds: 0.0,
+            slice_seconds: 0.0,
+            wave: limits.concurrent_workgroups.max(1),
+        }
+    }
+
+    /// Appends a kernel of `tiles` workgroups that take `seconds` together, cut where a submission would grow too long:
+    /// into whole waves, since fewer workgroups than run at once take no less time.
     pub(crate) fn push(&mut self, dispatch: Dispatch, tiles: u64, seconds: f64) -> Result<()> {
         let tiles = u32::try_from(tiles).map_err(|_| {
             Error::unsupported(format!("{} needs {tiles} workgroups, more than 2³²", dispatch.module.name))
         })?;
-        let pieces = f64::from(tiles).min(seconds / SLICE_SECONDS);
-        if self.dispatches.len() as f64 + pieces > MOST_DISPATCHES {
+        let fitting = f64::from(tiles) * SLICE_SECONDS / seconds.max(SLICE_SECONDS);
+        let waves = (fitting as u32 / self.wave).max(1);
+        let tiles_each = waves.saturating_mul(self.wave);
+        if self.dispatches.len() as f64 + f64::from(tiles / tiles_each) > MOST_DISPATCHES {
             return Err(Error::unsupported(format!(
                 "{} needs more than {MOST_DISPATCHES} dispatches",
                 dispatch.module.name
             )));
         }
         self.seconds += seconds;
-        let fitting = f64::from(tiles) * SLICE_SECONDS / seconds.max(SLICE_SECONDS);
-        let tiles_each = (fitting as u32).max(1);
         for begin in (0..tiles).step_by(tiles_each as usize) {
-            let end = (begin + tiles_each).min(tiles);
+            let end = begin.saturating_add(tiles_each).min(tiles);
             let piece_seconds = seconds * f64::from(end - begin) / f64::from(tiles);
             if self.slices.is_empty() || self.slice_seconds + piece_seconds > SLICE_SECONDS {
                 self.slices.push(self.dispatches.len()..self.dispatches.len());
@@ -183,5 +197,47 @@ impl Plan {
         let offset = self.workspace.next_multiple_of(256);
         self.workspace = offset + bytes;
         offset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::table::PROBE_FMA;
+
+    /// Workgroups of each dispatch.
+    fn pieces(tiles: u64, seconds: f64) -> Vec<usize> {
+        let module = PROBE_FMA.modules().next().expect("a kernel has a module");
+        let mut plan = Plan::new(&limits());
+        let dispatch =
+            Dispatch { module, specialization: vec![], operands: [None; 4], sizes: Sizes::default(), tiles: 0..0 };
+        plan.push(dispatch, tiles, seconds).expect("few tiles can be planned");
+        plan.dispatches.into_iter().map(|dispatch| dispatch.tiles.len()).collect()
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            storage_buffer_range: 1 << 27,
+            storage_buffer_alignment: 16,
+            workgroup_count: [65_535; 2],
+            workgroup_threads: 128,
+            shared_memory: 16 << 10,
+            subgroup: 8,
+            subgroup_shuffle: false,
+            buffer_addresses: false,
+            push_descriptors: false,
+            software: true,
+            loop_iterations: u64::MAX,
+            concurrent_workgroups: 4,
+            flops: 1e9,
+        }
+    }
+
+    #[test]
+    fn long_work_is_cut_into_whole_waves() {
+        assert_eq!(pieces(100, 0.0), [100]);
+        assert_eq!(pieces(24, 4.0 * SLICE_SECONDS), [4, 4, 4, 4, 4, 4]);
+        assert_eq!(pieces(24, 2.0 * SLICE_SECONDS), [12, 12]);
+        assert_eq!(pieces(10, 1000.0), [4, 4, 2], "less than a wave takes no less time");
     }
 }

@@ -31,7 +31,7 @@ pub fn peaks(context: &Context) -> Result<Peaks> {
             let rounds = if limits.software { 1 << 12 } else { 1 << 14 };
             let elements = if limits.software { 8 << 20 } else { 256 << 20 };
             let elements = (elements as u64).min(limits.storage_buffer_range / 4 - 64);
-            Ok(Peaks { flops: best(device, &fma(limits, rounds)?)?, bytes: best(device, &copy(elements)?)? })
+            Ok(Peaks { flops: best(device, &fma(limits, rounds)?)?, bytes: best(device, &copy(limits, elements)?)? })
         }
     }
 }

@@ -58,7 +58,15 @@ impl<'a> DeviceTensor<'a> {
         4 * self.shape().iter().product::<u64>()
     }
 
-    fn overlaps(&self, other: &DeviceTensor<'_>) -> bool {
+    /// Refuses a tensor in another context's buffer.
+    pub(crate) fn check_context(&self, name: &str, context: &crate::Context) -> Result<()> {
+        if !self.buffer.context().is(context) {
+            return Err(Error::invalid(format!("{name} lies in a buffer of another context")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn overlaps(&self, other: &DeviceTensor<'_>) -> bool {
         self.bytes() > 0
             && other.bytes() > 0
             && std::ptr::eq(self.buffer, other.buffer)
@@ -95,7 +103,7 @@ impl Input<'_> {
     pub(crate) fn check(&self, name: &str, expected: &[u64], context: &crate::Context) -> Result<()> {
         check(name, &self.shape(), expected)?;
         match self {
-            Input::Device(tensor) => check_context(name, tensor, context),
+            Input::Device(tensor) => tensor.check_context(name, context),
             Input::Host(_) => Ok(()),
         }
     }
@@ -113,7 +121,7 @@ impl Output<'_> {
     pub(crate) fn check(&self, name: &str, expected: &[u64], context: &crate::Context) -> Result<()> {
         check(name, &self.shape(), expected)?;
         match self {
-            Output::Device(tensor) => check_context(name, tensor, context),
+            Output::Device(tensor) => tensor.check_context(name, context),
             Output::Host(_) => Ok(()),
         }
     }
@@ -122,13 +130,6 @@ impl Output<'_> {
 fn check(name: &str, shape: &[u64], expected: &[u64]) -> Result<()> {
     if shape != expected {
         return Err(Error::invalid(format!("{name} has shape {shape:?}, expected {expected:?}")));
-    }
-    Ok(())
-}
-
-fn check_context(name: &str, tensor: &DeviceTensor<'_>, context: &crate::Context) -> Result<()> {
-    if !tensor.buffer().context().is(context) {
-        return Err(Error::invalid(format!("{name} lies in a buffer of another context")));
     }
     Ok(())
 }

@@ -112,6 +112,19 @@ fn packed_weights_give_what_raw_ones_give() {
 }
 
 #[test]
+fn plans_give_what_calls_give() {
+    sweep("plans", &rigs(), &spread(3, &SMALL), normal, |rig, case, (data, expected)| {
+        let mut checked = 0;
+        for packed in [false, true] {
+            let request = Request { planned: true, packed, ..Request::new(Precision::Fp32, some_mixture(case)) };
+            let results = compute(&rig.context, case, data, &request)?;
+            checked += check(Contract::Fp32, expected, &results).map_err(|text| format!("packed {packed}: {text}"))?;
+        }
+        Ok(checked)
+    });
+}
+
+#[test]
 fn the_same_call_gives_the_same_bits() {
     let data = |case: &Case| Data::new(case, Kind::Normal);
     sweep("calls repeated", &rigs(), &spread(4, &["long_"]), data, |rig, case, data| {

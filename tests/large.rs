@@ -4,7 +4,7 @@
 mod common;
 
 use common::call::{Placement, Request, check, compute};
-use common::cases::{Case, elements};
+use common::cases::{Case, Mode, elements};
 use common::contract::Contract;
 use common::data::{Data, Kind};
 use common::reference::Reference;
@@ -73,6 +73,22 @@ fn a_batch_larger_than_a_binding() {
     let mut case = Case::new("batch_of_172_mib", [45, 1, 1000, 1000], 1, [1, 3]);
     case.padding = [[0, 0], [1, 1]];
     holds(&case, |case| elements(&case.input()), &[Placement::Host, Placement::Device]);
+}
+
+#[test]
+fn a_padded_batch_larger_than_a_binding() {
+    let mut case = Case::new("replicated_batch_of_172_mib", [45, 1, 1000, 1000], 1, [1, 3]);
+    (case.padding, case.padding_mode) = ([[0, 0], [1, 1]], Mode::Replicate);
+    holds(&case, |case| elements(&case.input()), &[Placement::Device]);
+}
+
+#[test]
+fn a_plane_that_only_its_padding_makes_larger_than_a_binding() {
+    let mut case = Case::new("plane_of_127.9_mib_reflected", [1, 1, 5780, 5800], 1, [2, 1]);
+    (case.padding, case.padding_mode) = ([[10, 10], [0, 0]], Mode::Reflect);
+    let padded = |case: &Case| ((case.h + 20) * case.w) as usize;
+    assert!(elements(&case.input()) < BINDING);
+    holds(&case, padded, &[Placement::Host]);
 }
 
 #[test]

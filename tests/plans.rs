@@ -7,7 +7,7 @@ use common::cases;
 use grilly::kernels::{packed_bytes, plan, plan_packing, table};
 use grilly::plan::{Limits, Plan, Role};
 use grilly::problem::Problem;
-use grilly::{Conv2dConfig, Pass, PassOptions, Precision};
+use grilly::{Conv2dConfig, PaddingMode, Pass, PassOptions, Precision};
 
 /// Limits of the kind that these devices report.
 fn devices() -> Vec<(&'static str, Limits)> {
@@ -18,7 +18,7 @@ fn devices() -> Vec<(&'static str, Limits)> {
         workgroup_threads: 1024,
         shared_memory: 48 << 10,
         subgroup: 32,
-        subgroup_broadcast: true,
+        subgroup_shuffle: true,
         buffer_addresses: true,
         push_descriptors: true,
         software: false,
@@ -118,6 +118,10 @@ fn large_layers() -> Vec<(Conv2dConfig, [u64; 4])> {
         let config = Conv2dConfig { padding, groups, ..Conv2dConfig::new(channels[0], channels[1], [kernel; 2]) };
         (config, [input[0], channels[0], input[1], input[2]])
     };
+    let changed = |mut layer: (Conv2dConfig, [u64; 4]), change: fn(&mut Conv2dConfig)| {
+        change(&mut layer.0);
+        layer
+    };
     vec![
         layer([64, 64], 3, 1, [32, 56, 56]),
         layer([3, 64], 7, 1, [32, 224, 224]),
@@ -130,6 +134,10 @@ fn large_layers() -> Vec<(Conv2dConfig, [u64; 4])> {
         layer([2000, 2000], 1, 1, [1, 8, 8]),
         layer([64, 64], 3, 1, [4000, 56, 56]),
         layer([2740, 2740], 1, 1, [300, 16, 16]), // partial sums of its slices beyond 128 MiB together
+        changed(layer([64, 64], 3, 1, [4000, 56, 56]), |c| c.padding_mode = PaddingMode::Reflect),
+        changed(layer([16, 16], 3, 16, [1, 3000, 1000]), |c| c.padding_mode = PaddingMode::Circular),
+        changed(layer([64, 64], 3, 1, [16, 224, 224]), |c| (c.transposed, c.stride) = (true, [2, 2])),
+        changed(layer([1, 1], 3, 1, [3, 4000, 4000]), |c| c.transposed = true),
     ]
 }
 

@@ -63,7 +63,7 @@ check "names of the header" header_names_are_prefixed
 check "exported symbols" exports_are_the_committed_ones
 check "SONAME" soname_has_the_version
 
-c_programs="abi misuse_handles misuse_structs misuse_arguments fork threads lifecycle"
+c_programs="abi misuse_handles misuse_structs misuse_arguments elementwise fork threads lifecycle"
 for name in devices $c_programs; do
     check "compile tests/c/$name.c" "$CC" $c_flags "tests/c/$name.c" -o "$work/$name" $link
 done

@@ -2,12 +2,14 @@
 
 #define INPUT_ACCESS
 #define WEIGHT_ACCESS readonly
-#define WEIGHT_VECTORS
+#define WEIGHT_VECTORS readonly
 #define BIAS_ACCESS readonly
 #define OUTPUT_ACCESS readonly
+#define OUTPUT_VECTORS readonly
 #include "lib/problem.glsl"
 
 #define BACKWARD_INPUT
 #define SOURCE(i) OUTPUT(i)
+#define SOURCE_VECTOR(i) OUTPUT_VECTOR(i)
 #define RESULT(i) INPUT(i)
 #include "lib/result.glsl"

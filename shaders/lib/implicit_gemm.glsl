@@ -3,7 +3,7 @@
 // the tap is uniform, so an address is pixel + tap offset + channel plane, without any division.
 //
 // The weight is packed as [group][tap][source channel][result channel], with the innermost axis padded to whole
-// vectors of four; see pack-weights.glsl.
+// vectors of four; see pack-weights.glsl. With ROWS_IN_LANES the source is packed too, see pack-channels.glsl.
 
 #include "lib/taps.glsl"
 #include "lib/tile.glsl"
@@ -11,10 +11,12 @@
 // Result pixels whose source this thread fetches.
 const uint PIXELS = TILE_N < THREADS ? 1 : TILE_N / THREADS;
 bool pixel_exists[PIXELS];
-uint pixel_plane[PIXELS]; // element of the source's first channel of this group in the pixel's image
+uint pixel_plane[PIXELS]; // element (or vector) of the source's first channel of this group in the pixel's image
 ivec2 pixel_at[PIXELS];
 
 uint group, first_m, first_n, m_count, m_vectors, reduced_channels, channel_blocks, source_plane;
+
+uint reduced_vectors() { return (reduced_channels + 3) / 4; }
 
 void fetch(uint block) {
     uint tap = block / channel_blocks;
@@ -45,6 +47,21 @@ void fetch(uint block) {
         hit[j] = source_pixel(pixel_at[j], tap_at, source) && pixel_exists[j];
         source_at[j] = pixel_plane[j] + uint(source.x) * SOURCE_WIDTH + uint(source.y);
     }
+#ifdef ROWS_IN_LANES
+    vec4 channels[BLOCK]; // vector by vector: four steps of each column
+    [[unroll]] for (uint i = 0; i < BLOCK; ++i) {
+        uint vector = first_channel / 4 + i / THREAD_N;
+        channels[i] = vec4(0);
+        if (hit[i % THREAD_N] && vector < reduced_vectors()) {
+            channels[i] = SOURCE_VECTOR(source_at[i % THREAD_N] + vector * source_plane);
+        }
+    }
+    [[unroll]] for (uint step = 0; step < BLOCK; ++step) {
+        uint i = step / 4 * THREAD_N;
+        uint at = step % 4;
+        b_next[step] = vec4(channels[i][at], channels[i + 1][at], channels[i + 2][at], channels[i + 3][at]);
+    }
+#else
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
         uint channel = first_channel + b_row(i);
         b_next[i] = 0;
@@ -52,6 +69,7 @@ void fetch(uint block) {
             b_next[i] = SOURCE(source_at[i % PIXELS] + channel * source_plane);
         }
     }
+#endif
 }
 
 void main() {
@@ -79,7 +97,11 @@ void main() {
         pixel_exists[j] = pixel < pixels;
         uint in_plane = pixel % result_plane;
         pixel_at[j] = ivec2(in_plane / RESULT_WIDTH, in_plane % RESULT_WIDTH);
+#ifdef ROWS_IN_LANES
+        pixel_plane[j] = (pixel / result_plane * pc.groups + group) * reduced_vectors() * source_plane;
+#else
         pixel_plane[j] = (pixel / result_plane * SOURCE_CHANNELS + group * reduced_channels) * source_plane;
+#endif
     }
 
     multiply(pc.R * pc.S * channel_blocks);

@@ -4,13 +4,13 @@
 // paddings, dilations, groups, has_bias. Tensors sit at binding 0 (input), 1 (weight), 2 (bias) and
 // 3 (output), or their gradients in the same places. A kernel that has one of them defines its access
 // qualifier before including this file, for example `#define INPUT_ACCESS readonly`; an empty definition
-// means read and write. With WEIGHT_VECTORS a packed weight is read by whole vectors too.
+// means read and write. One that is packed by fours is reached by whole vectors too, with `#define INPUT_VECTORS readonly`.
 //
 // With BUFFER_ADDRESSES the tensors are 64-bit addresses in the push constants, so that one tensor may be
 // larger than maxStorageBufferRange.
 
 #extension GL_EXT_control_flow_attributes : require
-#extension GL_KHR_shader_subgroup_ballot : require
+#extension GL_KHR_shader_subgroup_shuffle : require
 #ifdef BUFFER_ADDRESSES
 #extension GL_EXT_buffer_reference : require
 
@@ -42,30 +42,40 @@ const uint FLAG_SKIP_WEIGHT = 2u; // weight gradients: only the bias's is wanted
 
 #ifdef BUFFER_ADDRESSES
 #define INPUT(i) pc.input_at.values[i]
+#define INPUT_VECTOR(i) Vectors(pc.input_at).values[i] // elements 4i to 4i + 3
 #define WEIGHT(i) pc.weight_at.values[i]
-#define WEIGHT_VECTOR(i) Vectors(pc.weight_at).values[i] // elements 4i to 4i + 3
+#define WEIGHT_VECTOR(i) Vectors(pc.weight_at).values[i]
 #define BIAS(i) pc.bias_at.values[i]
 #define OUTPUT(i) pc.output_at.values[i]
+#define OUTPUT_VECTOR(i) Vectors(pc.output_at).values[i]
 #else
 #define INPUT(i) input_tensor.values[pc.input_base + (i)]
+#define INPUT_VECTOR(i) input_vectors.values[pc.input_base / 4 + (i)]
 #define WEIGHT(i) weight_tensor.values[pc.weight_base + (i)]
 #define WEIGHT_VECTOR(i) weight_vectors.values[pc.weight_base / 4 + (i)]
 #define BIAS(i) bias_tensor.values[pc.bias_base + (i)]
 #define OUTPUT(i) output_tensor.values[pc.output_base + (i)]
+#define OUTPUT_VECTOR(i) output_vectors.values[pc.output_base / 4 + (i)]
 #ifdef INPUT_ACCESS
 layout(binding = 0, std430) INPUT_ACCESS restrict buffer Input { float values[]; } input_tensor;
+#endif
+#ifdef INPUT_VECTORS
+layout(binding = 0, std430) INPUT_VECTORS restrict buffer InputVectors { vec4 values[]; } input_vectors;
 #endif
 #ifdef WEIGHT_ACCESS
 layout(binding = 1, std430) WEIGHT_ACCESS restrict buffer Weight { float values[]; } weight_tensor;
 #endif
 #ifdef WEIGHT_VECTORS
-layout(binding = 1, std430) readonly restrict buffer WeightVectors { vec4 values[]; } weight_vectors;
+layout(binding = 1, std430) WEIGHT_VECTORS restrict buffer WeightVectors { vec4 values[]; } weight_vectors;
 #endif
 #ifdef BIAS_ACCESS
 layout(binding = 2, std430) BIAS_ACCESS restrict buffer Bias { float values[]; } bias_tensor;
 #endif
 #ifdef OUTPUT_ACCESS
 layout(binding = 3, std430) OUTPUT_ACCESS restrict buffer Output { float values[]; } output_tensor;
+#endif
+#ifdef OUTPUT_VECTORS
+layout(binding = 3, std430) OUTPUT_VECTORS restrict buffer OutputVectors { vec4 values[]; } output_vectors;
 #endif
 #endif
 

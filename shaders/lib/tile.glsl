@@ -9,9 +9,11 @@
 // shared. That is for few rows.
 //
 // Where moreover SUBGROUP is not 0, it is the device's subgroup size, and A is not in shared memory either: each
-// lane holds vectors of four rows (THREAD_M is a multiple of 4 · SUBGROUP, THREAD_N = 4) and broadcasts them. That is for software drivers,
-// to which a barrier is a switch of threads, and a load from memory a loop over the lanes: a vector of four costs
-// no more than one element, and a broadcast next to nothing.
+// lane holds vectors of four rows (THREAD_M is a multiple of 4 · SUBGROUP, THREAD_N = 4) that the others read by
+// shuffling. That is for software drivers, to which a barrier is a switch of threads, and a load from memory a loop over
+// the lanes, whose rounds cost the same for a vector of four as for one element; so what B is made of comes packed by
+// channels of four (pack-channels.glsl). A shuffle is one instruction there; a broadcast first searches for an active
+// lane.
 //
 // Sums run in two levels: 64 products are chained before they are added to a second total. The FP32
 // contract allows 8·√K·2⁻²⁴·S; a chain of 64 and K/64 additions round at most 64 + K/64 ≤ 8·√K times up to
@@ -46,6 +48,7 @@ const uint VECTORS = THREAD_M / (4 * SUBGROUP);
 vec4 a_next[BLOCK * VECTORS]; // of each step: four rows from 4 · a_vector(i) on
 uint a_step(uint i) { return i / VECTORS; }
 uint a_vector(uint i) { return i % VECTORS * SUBGROUP + gl_SubgroupInvocationID; }
+vec4 b_next[BLOCK]; // of each step: this thread's columns
 #else
 // Rows of shared memory are padded by one vec4, so that threads storing down a column hit different banks.
 const uint A_ROW = TILE_M / 4 + 1;
@@ -57,12 +60,15 @@ shared vec4 a_tile[2 * BLOCK * A_ROW];
 shared vec4 b_tile[2 * BLOCK * B_ROW];
 #endif
 float a_next[A_LOADS];
-#endif
 float b_next[B_LOADS];
+#endif
 float totals[THREAD_M * THREAD_N]; // row by row; after `multiply`, the results
 
 // A thread's results are THREAD_M rows of THREAD_N columns; these say which ones of the tile.
-#ifdef OWN_COLUMNS
+#if defined(ROWS_IN_LANES)
+uint result_m(uint row) { return row; }
+uint result_n(uint column) { return gl_LocalInvocationIndex * 4 + column; }
+#elif defined(OWN_COLUMNS)
 uint result_m(uint row) { return row; }
 uint result_n(uint column) { return column * THREADS + gl_LocalInvocationIndex; }
 #else
@@ -75,7 +81,9 @@ uint result_n(uint column) { return (column / 4 * LANES_N + lane_n()) * 4 + colu
 // Which element of the A and B blocks this thread's i-th load is. Neighbouring threads run along the axis
 // that is contiguous in global memory: the reduction for weight gradients, m and n otherwise. A thread with
 // columns of its own loads those, step by step: b_row(i) is i / THREAD_N and b_n(i) is result_n(i % THREAD_N).
-#if defined(REDUCTION_CONTIGUOUS) && !defined(OWN_COLUMNS)
+#if defined(ROWS_IN_LANES)
+uint b_n(uint i) { return result_n(i); }
+#elif defined(REDUCTION_CONTIGUOUS) && !defined(OWN_COLUMNS)
 uint a_row(uint i) { return (gl_LocalInvocationIndex + i * THREADS) % BLOCK; }
 uint a_m(uint i) { return (gl_LocalInvocationIndex + i * THREADS) / BLOCK; }
 uint b_row(uint i) { return (gl_LocalInvocationIndex + i * THREADS) % BLOCK; }
@@ -91,10 +99,10 @@ void fetch(uint block);
 
 #ifdef ROWS_IN_LANES
 #if SUBGROUP != 8
-#error "the lanes are written out for subgroups of 8: a broadcast wants a literal lane"
+#error "the lanes are written out for subgroups of 8"
 #endif
 #define MULTIPLY_LANE(lane) \
-    sums[first + lane * 4] = fma(vec4(subgroupBroadcast(a, lane)), b, sums[first + lane * 4]);
+    sums[first + lane * 4] = fma(vec4(subgroupShuffle(a, lane)), b, sums[first + lane * 4]);
 
 void multiply(uint blocks) {
     vec4 row_totals[THREAD_M];
@@ -110,8 +118,7 @@ void multiply(uint blocks) {
         for (uint block = chain; block < chain_end; ++block) {
             fetch(block);
             [[unroll]] for (uint i = 0; i < BLOCK * VECTORS * 4; ++i) {
-                uint step = a_step(i / 4);
-                vec4 b = vec4(b_next[step * 4], b_next[step * 4 + 1], b_next[step * 4 + 2], b_next[step * 4 + 3]);
+                vec4 b = b_next[a_step(i / 4)];
                 float a = a_next[i / 4][i % 4];
                 uint first = i / 4 % VECTORS * SUBGROUP * 4 + i % 4; // lane 0's row
                 MULTIPLY_LANE(0)

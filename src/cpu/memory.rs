@@ -1,27 +1,70 @@
-//! Buffers of the CPU device.
+//! Buffers of the CPU device, from a pool: memory that was touched before is the fastest there is.
 
 use crate::context::Stats;
 use crate::error::{Error, Result, Status};
+use crate::pool::size_class;
 use std::cell::UnsafeCell;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What the buffers of one context hold together.
-pub struct Accounts {
+/// Host memory that several tensors may share.
+type Words = Box<[UnsafeCell<f32>]>;
+
+/// The memory of one context.
+pub struct Pool {
     budget: u64,
-    stats: Mutex<Stats>,
+    state: Mutex<State>,
     work: AtomicU64,
 }
 
-impl Accounts {
-    /// `budget`: bytes that may be held; 0 means any number.
-    pub fn new(budget: u64) -> Accounts {
-        Accounts {
-            budget: if budget == 0 { u64::MAX } else { budget },
-            stats: Mutex::default(),
-            work: AtomicU64::new(0),
+#[derive(Default)]
+struct State {
+    stats: Stats,
+    /// Blocks that nothing uses, by their bytes.
+    free: HashMap<u64, Vec<Words>>,
+}
+
+impl State {
+    /// Gives unused blocks back to the system.
+    fn trim(&mut self) {
+        for (class, blocks) in self.free.drain() {
+            self.stats.bytes_held -= class * blocks.len() as u64;
         }
+    }
+
+    /// Takes a new block from the system, within the budget.
+    fn create(&mut self, budget: u64, class: u64) -> Result<Words> {
+        if class > budget.saturating_sub(self.stats.bytes_held) {
+            self.trim();
+        }
+        if class > budget.saturating_sub(self.stats.bytes_held) {
+            return Err(Error::new(
+                Status::OutOfDeviceMemory,
+                format!(
+                    "{class} bytes more than the {} held exceed the context's memory_budget of {budget}",
+                    self.stats.bytes_held
+                ),
+            ));
+        }
+        let length = (class / 4) as usize;
+        let mut words = Vec::new();
+        words.try_reserve_exact(length).map_err(|_| {
+            Error::new(Status::OutOfHostMemory, format!("no host memory for a buffer of {class} bytes"))
+        })?;
+        words.resize_with(length, UnsafeCell::default);
+        self.stats.bytes_held += class;
+        self.stats.bytes_peak = self.stats.bytes_peak.max(self.stats.bytes_held);
+        self.stats.allocations += 1;
+        Ok(words.into_boxed_slice())
+    }
+}
+
+impl Pool {
+    /// `budget`: bytes that may be held; 0 means any number.
+    pub fn new(budget: u64) -> Pool {
+        Pool { budget: if budget == 0 { u64::MAX } else { budget }, state: Mutex::default(), work: AtomicU64::new(0) }
     }
 
     /// Counts a pass that was run.
@@ -32,15 +75,23 @@ impl Accounts {
     /// What is held, and has been done.
     pub fn stats(&self) -> Stats {
         let work = self.work.load(Ordering::Relaxed);
-        Stats { dispatches: work, submits: work, ..*self.stats.lock().unwrap_or_else(PoisonError::into_inner) }
+        Stats { dispatches: work, submits: work, ..self.state().stats }
+    }
+
+    /// Gives blocks that nothing uses back to the system.
+    pub fn trim(&self) {
+        self.state().trim();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Zeroed host memory that several tensors may share.
+/// A block of the pool. Dropped, it returns there.
 pub struct Memory {
-    words: Box<[UnsafeCell<f32>]>,
-    bytes: u64,
-    accounts: Arc<Accounts>,
+    words: Words,
+    pool: Arc<Pool>,
 }
 
 // SAFETY: a buffer's contract has its user order accesses to its contents: while one call writes a range, no other may
@@ -48,37 +99,32 @@ pub struct Memory {
 unsafe impl Sync for Memory {}
 
 impl Memory {
+    /// A block of at least `bytes` bytes. Its contents are whatever they were.
+    ///
     /// # Errors
     /// `OutOfDeviceMemory` beyond the budget, `OutOfHostMemory` beyond what there is.
-    pub fn new(accounts: &Arc<Accounts>, bytes: u64) -> Result<Memory> {
-        let mut stats = accounts.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes > accounts.budget.saturating_sub(stats.bytes_held) {
-            return Err(Error::new(
-                Status::OutOfDeviceMemory,
-                format!(
-                    "{bytes} bytes more than the {} held exceed the context's memory_budget of {}",
-                    stats.bytes_held, accounts.budget
-                ),
-            ));
-        }
-        let length = bytes.div_ceil(4) as usize;
-        let mut words = Vec::new();
-        words.try_reserve_exact(length).map_err(|_| {
-            Error::new(Status::OutOfHostMemory, format!("no host memory for a buffer of {bytes} bytes"))
-        })?;
-        words.resize_with(length, UnsafeCell::default);
-        stats.bytes_held += bytes;
-        stats.bytes_in_use += bytes;
-        stats.bytes_peak = stats.bytes_peak.max(stats.bytes_held);
-        stats.blocks_in_use += 1;
-        stats.allocations += 1;
-        drop(stats);
-        Ok(Memory { words: words.into_boxed_slice(), bytes, accounts: accounts.clone() })
+    pub fn new(pool: &Arc<Pool>, bytes: u64) -> Result<Memory> {
+        let class = size_class(bytes);
+        let mut state = pool.state();
+        let reused = state.free.get_mut(&class).and_then(Vec::pop);
+        let words = reused.map_or_else(|| state.create(pool.budget, class), Ok)?;
+        state.stats.bytes_in_use += class;
+        state.stats.blocks_in_use += 1;
+        Ok(Memory { words, pool: pool.clone() })
+    }
+
+    fn bytes(&self) -> u64 {
+        4 * self.words.len() as u64
+    }
+
+    /// Fills it with zeros; nobody else may have it yet.
+    pub fn zero(&mut self) {
+        self.words.iter_mut().for_each(|word| *word.get_mut() = 0.0);
     }
 
     /// Copies into the memory; the range was checked.
     pub fn write(&self, offset: u64, data: &[u8]) {
-        assert!(offset + data.len() as u64 <= self.bytes);
+        assert!(offset + data.len() as u64 <= self.bytes());
         // SAFETY: within the memory, see above; nobody else touches the range, by the buffer's contract.
         unsafe {
             let to = self.words.as_ptr().cast::<u8>().cast_mut().add(offset as usize);
@@ -88,7 +134,7 @@ impl Memory {
 
     /// Copies out of the memory; the range was checked.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
-        assert!(offset + data.len() as u64 <= self.bytes);
+        assert!(offset + data.len() as u64 <= self.bytes());
         // SAFETY: as in `write`.
         unsafe {
             let from = self.words.as_ptr().cast::<u8>().add(offset as usize);
@@ -120,9 +166,10 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let mut stats = self.accounts.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.bytes_held -= self.bytes;
-        stats.bytes_in_use -= self.bytes;
-        stats.blocks_in_use -= 1;
+        let (class, words) = (self.bytes(), std::mem::take(&mut self.words));
+        let mut state = self.pool.state();
+        state.stats.bytes_in_use -= class;
+        state.stats.blocks_in_use -= 1;
+        state.free.entry(class).or_default().push(words);
     }
 }

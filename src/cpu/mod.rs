@@ -4,6 +4,7 @@
 //! - `gather`: a pass as a correlation over pixels and taps; forward and input gradient are the same thing.
 //! - `dense`, `weight_gradient`: through the tile engine `gemm`.
 //! - `direct`, `direct_weight_gradient`: without it, for depthwise layers and small groups; `patch` pads for them.
+//! - `elementwise`: operations on pairs of elements.
 //! - `pad`: what surrounds an input where zeros do not.
 //! - `isa`, `parallel`: which instructions, which threads.
 //!
@@ -12,6 +13,7 @@
 mod dense;
 mod direct;
 mod direct_weight_gradient;
+mod elementwise;
 mod gather;
 mod gemm;
 mod isa;
@@ -24,7 +26,8 @@ pub(crate) mod probe;
 mod tests;
 mod weight_gradient;
 
-pub(crate) use memory::{Accounts, Memory};
+pub(crate) use elementwise::elementwise;
+pub(crate) use memory::{Memory, Pool};
 
 use crate::error::{Error, Result};
 use crate::problem::Problem;

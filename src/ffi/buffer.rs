@@ -27,6 +27,25 @@ pub unsafe extern "C" fn grilly_buffer_create(
     })
 }
 
+/// As `grilly_buffer_create`, but the contents are unspecified until they are written, and no time is spent on zeros.
+///
+/// # Safety
+/// `buffer` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn grilly_buffer_create_uninitialized(
+    context: *const grilly_context,
+    bytes: u64,
+    buffer: *mut *mut grilly_buffer,
+) -> grilly_status {
+    call(|call| {
+        let buffer = out(buffer, "buffer")?;
+        let created = call.get(context)?.create_buffer_uninitialized(bytes)?;
+        // SAFETY: not null, and writable as the caller promised.
+        unsafe { buffer.write(handle::insert(Arc::new(created))?) };
+        Ok(())
+    })
+}
+
 /// Bytes of the buffer, as it was created.
 ///
 /// # Safety

@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod context;
 pub mod conv2d;
 pub mod device;
+pub mod elementwise;
 pub mod plan;
 pub mod types;
 pub mod version;

@@ -285,6 +285,36 @@ impl ReadTensor {
     }
 }
 
+/// A tensor that must lie in a buffer.
+pub struct BufferTensor {
+    tensor: Tensor,
+    buffer: Arc<Buffer>,
+    offset: u64,
+}
+
+impl BufferTensor {
+    /// The tensor, or `None` for NULL.
+    ///
+    /// # Safety
+    /// `raw` is null or initialised.
+    pub unsafe fn read(call: &mut Call, raw: *const grilly_tensor, name: &'static str) -> Result<Option<BufferTensor>> {
+        if raw.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: promised by the caller.
+        let tensor = Tensor::new(call, &unsafe { desc::read(raw, name) }?, name)?;
+        let Place::Device { buffer, offset } = &tensor.place else {
+            return Err(Error::invalid(format!("{name} lies in host memory, expected a buffer")));
+        };
+        Ok(Some(BufferTensor { buffer: buffer.clone(), offset: *offset, tensor }))
+    }
+
+    /// As the Rust API takes it.
+    pub fn view(&self) -> Result<DeviceTensor<'_>> {
+        self.tensor.device(&self.buffer, self.offset)
+    }
+}
+
 /// All tensors of one call.
 pub struct IoTensors {
     x: Option<Tensor>,

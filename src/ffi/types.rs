@@ -81,6 +81,23 @@ pub const GRILLY_WITH_BIAS: u32 = 2;
 /// `grilly_conv2d_plan`: the weight comes packed, as a `grilly_weights`.
 pub const GRILLY_WITH_WEIGHTS: u32 = 4;
 
+/// `grilly_elementwise`: copies `a`, or fills with `alpha` where `a` is NULL; `b` is NULL.
+pub const GRILLY_OP_COPY: i32 = 0;
+/// `a + alpha · b`.
+pub const GRILLY_OP_ADD: i32 = 1;
+/// `a - alpha · b`.
+pub const GRILLY_OP_SUBTRACT: i32 = 2;
+/// `a · (alpha · b)`.
+pub const GRILLY_OP_MULTIPLY: i32 = 3;
+/// `a / (alpha · b)`.
+pub const GRILLY_OP_DIVIDE: i32 = 4;
+/// The larger of `a` and `alpha · b`; NaN if either is, and +0 is larger than -0.
+pub const GRILLY_OP_MAXIMUM: i32 = 5;
+/// The smaller of `a` and `alpha · b`; NaN if either is, and -0 is smaller than +0.
+pub const GRILLY_OP_MINIMUM: i32 = 6;
+/// 0 where `alpha · b <= 0`, else `a`: the gradient of `y = maximum(x, 0)` from `a = dy` and `b = y`.
+pub const GRILLY_OP_RELU_BACKWARD: i32 = 7;
+
 /// `grilly_context_desc.flags`: use no more of the device than what every device must offer. For tests.
 pub const GRILLY_CONTEXT_MINIMUM_LIMITS: u32 = 1;
 

@@ -68,6 +68,7 @@ pub fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan)
         step: u64::from(THREADS),
         most_pixels: limits.loop_iterations.saturating_mul(u64::from(THREADS)),
         seconds: problem.flops() / (EFFICIENCY * limits.flops),
+        packs_channels: false,
     };
     wgrad::plan_splits(problem, limits, &columns, plan)
 }

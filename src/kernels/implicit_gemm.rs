@@ -1,6 +1,7 @@
 //! Forward and input gradient as an implicit GEMM: `shaders/lib/implicit_gemm.glsl`.
 
 use super::FLAG_ACCUMULATE;
+use super::channels::{self, filled};
 use super::slices::{Images, Reach, whole};
 use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
 use super::tile::{Size, choose};
@@ -21,26 +22,35 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
     } else {
         (problem.channels_per_group(), problem.outputs_per_group())
     };
-    let reach = Reach::new(problem, limits, &[("the packed weight", packed.bytes / 4)])?;
+    let size = Size {
+        m: result_channels,
+        n: problem.n * result_plane,
+        times: problem.groups,
+        runs: problem.taps(),
+        run: source_channels,
+    };
+    let (tile, seconds) = choose(&size, limits)?;
+    let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };
+    let reach = Reach::new(&read, limits, &[("the packed weight", packed.bytes / 4)])?;
+    let specialization = if forward { vec![] } else { vec![u32::from(problem.stride == [1, 1])] };
+    let mut room = None;
     for images in reach.slices(problem) {
-        let size = Size {
-            m: result_channels,
-            n: images.count * result_plane,
-            times: problem.groups,
-            runs: problem.taps(),
-            run: source_channels,
-        };
-        let (tile, seconds) = choose(&size, limits)?;
-        let specialization = if forward { vec![] } else { vec![u32::from(problem.stride == [1, 1])] };
-        let tiles = size.m.div_ceil(tile.m()) * size.n.div_ceil(tile.n()) * problem.groups;
+        let mut operands = operands(problem, &images, packed);
+        if tile.packs_channels() {
+            let (tensor, binding) = if forward { (Role::Input, 0) } else { (Role::Output, 3) };
+            let room = *room.get_or_insert_with(|| channels::reserve(problem, &images, tensor, plan));
+            operands[binding] = Some(channels::plan(problem, limits, &images, tensor, room, reach.addresses, plan)?);
+        }
         let dispatch = Dispatch {
             module: kernel.tiled(tile.index, reach.addresses),
-            specialization,
-            operands: operands(problem, &images, packed),
+            specialization: specialization.clone(),
+            operands,
             sizes: sizes(problem, &images),
             tiles: 0..0,
         };
-        plan.push(dispatch, tiles, seconds)?;
+        let columns = (images.count * result_plane).div_ceil(tile.n());
+        let share = images.count as f64 / problem.n as f64;
+        plan.push(dispatch, size.m.div_ceil(tile.m()) * columns * problem.groups, share * seconds)?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The kernels: one file per algorithm, each a pure function from a problem to dispatches.
 
+mod channels;
 mod depthwise;
+mod elementwise;
 mod implicit_gemm;
 mod pack;
 mod pad;
@@ -11,6 +13,7 @@ mod slices;
 mod tile;
 mod wgrad;
 
+pub use elementwise::plan as plan_elementwise;
 pub use pack::packed_bytes;
 pub use select::{plan, plan_packing};
 

@@ -21,7 +21,7 @@ pub struct Probe {
 pub fn fma(limits: &Limits, rounds: u32) -> Result<Probe> {
     let tiles = u64::from(limits.concurrent_workgroups) * if limits.software { 1 } else { 16 };
     let elements = tiles * u64::from(PROBE_FMA_THREADS);
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(limits);
     let dispatch = Dispatch {
         module: PROBE_FMA.module(false),
         specialization: vec![],
@@ -35,8 +35,8 @@ pub fn fma(limits: &Limits, rounds: u32) -> Result<Probe> {
 }
 
 /// A copy of `elements` elements.
-pub fn copy(elements: u64) -> Result<Probe> {
-    let mut plan = Plan::default();
+pub fn copy(limits: &Limits, elements: u64) -> Result<Probe> {
+    let mut plan = Plan::new(limits);
     let dispatch = Dispatch {
         module: PROBE_COPY.module(false),
         specialization: vec![],

@@ -10,7 +10,7 @@ use crate::problem::{Pass, PassOptions, Problem};
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
 pub fn plan(problem: &Problem, limits: &Limits, prepacked: bool) -> Result<Plan> {
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(limits);
     let reads_input = problem.pass != Pass::BackwardWeight || !problem.options.skip_weight;
     match problem.padded().filter(|_| reads_input) {
         Some(padded) => plan_padded(problem, padded, limits, prepacked, &mut plan)?,
@@ -117,7 +117,7 @@ fn relocate(plan: &mut Plan, first: usize, from: Role, to: Role, offset: u64) {
 /// # Errors
 /// `Unsupported` for a weight beyond this device's reach.
 pub fn plan_packing(problem: &Problem, limits: &Limits) -> Result<Plan> {
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(limits);
     let bytes = pack::packed_bytes(problem);
     if bytes > 0 {
         pack::plan(problem, limits, Operand { role: Role::Packed, offset: 0, bytes }, &mut plan)?;

@@ -24,12 +24,12 @@ pub struct Reach {
 }
 
 /// Elements that a binding reaches, wherever in its alignment it begins.
-fn bound_elements(limits: &Limits) -> u64 {
+pub(super) fn bound_elements(limits: &Limits) -> u64 {
     (limits.storage_buffer_range - limits.storage_buffer_alignment) / 4
 }
 
 /// Elements that 32-bit signed index arithmetic reaches.
-const MAX_ELEMENTS: u64 = i32::MAX as u64;
+pub(super) const MAX_ELEMENTS: u64 = i32::MAX as u64;
 
 impl Reach {
     /// `whole` names the tensors that every dispatch sees entirely, in elements; input and output are cut by image.

@@ -74,10 +74,15 @@ impl Tile {
     }
 
     fn fits(&self, limits: &Limits) -> bool {
-        let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_broadcast;
+        let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_shuffle;
         has_subgroup
             && self.threads <= limits.workgroup_threads
             && self.shared_memory() <= u64::from(limits.shared_memory)
+    }
+
+    /// Whether it reads tensors packed by channels of four.
+    pub fn packs_channels(&self) -> bool {
+        self.subgroup > 0
     }
 
     /// Whether each thread has columns of B for itself; see the engine.

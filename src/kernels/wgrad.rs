@@ -1,5 +1,6 @@
 //! Weight (and bias) gradient with a split reduction: `shaders/conv2d-backward-weight.glsl`.
 
+use super::channels::{self, filled};
 use super::slices::{Reach, whole};
 use super::table::CONV2D_BACKWARD_WEIGHT;
 use super::tile::{Size, choose};
@@ -22,6 +23,8 @@ pub struct Columns {
     pub most_pixels: u64,
     /// Estimated seconds for the whole reduction.
     pub seconds: f64,
+    /// It reads both tensors packed by channels of four.
+    pub packs_channels: bool,
 }
 
 /// Fewer output pixels than this a split, and summing the splits costs more than it gains.
@@ -46,13 +49,19 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
     // Splitting fills the device whatever the tile, so the waves of one split do not count, nor does its length.
     let unlimited = Limits { concurrent_workgroups: 1, loop_iterations: u64::MAX, ..limits.clone() };
     let (tile, seconds) = choose(&size, &unlimited)?;
+    let columns = if tile.packs_channels() && !problem.options.skip_weight {
+        filled(problem).channels_per_group() * problem.taps() + u64::from(problem.options.bias)
+    } else {
+        size.n
+    };
     let columns = Columns {
         kernel: &CONV2D_BACKWARD_WEIGHT,
         tile: tile.index,
-        tiles: size.m.div_ceil(tile.m()) * size.n.div_ceil(tile.n()) * problem.groups,
+        tiles: size.m.div_ceil(tile.m()) * columns.div_ceil(tile.n()) * problem.groups,
         step: u64::from(tile.block),
         most_pixels: tile.most_terms(limits),
         seconds,
+        packs_channels: tile.packs_channels(),
     };
     plan_splits(problem, limits, &columns, plan)
 }
@@ -61,7 +70,8 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
 pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: &mut Plan) -> Result<()> {
     let weights = if problem.options.skip_weight { 0 } else { problem.weight_elements() };
     let biases = if problem.options.bias { problem.k } else { 0 };
-    let reach = Reach::new(problem, limits, &[("the weight's gradient", weights)])?;
+    let read = if columns.packs_channels { filled(problem) } else { problem.clone() };
+    let reach = Reach::new(&read, limits, &[("the weight's gradient", weights)])?;
     let images: Vec<_> = reach.slices(problem).collect();
 
     // Every slice of the batch has at least one split; beyond that, as many as fill the device.
@@ -90,8 +100,19 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
     } else {
         (partial(plan, splits * weights), partial(plan, splits * biases))
     };
+    let mut rooms = None;
     let mut first_split = 0;
     for part in &images {
+        let (mut input, mut output) = (part.input(problem), part.output(problem));
+        if columns.packs_channels {
+            let rooms = *rooms.get_or_insert_with(|| {
+                [Role::Input, Role::Output].map(|tensor| channels::reserve(problem, part, tensor, plan))
+            });
+            if !problem.options.skip_weight {
+                input = channels::plan(problem, limits, part, Role::Input, rooms[0], addresses, plan)?;
+            }
+            output = channels::plan(problem, limits, part, Role::Output, rooms[1], addresses, plan)?;
+        }
         let part_splits = splits_of(part.count);
         let mut sizes = part.sizes(problem);
         sizes.flags = if problem.options.skip_weight { FLAG_SKIP_WEIGHT } else { 0 };
@@ -101,10 +122,10 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
             module: columns.kernel.tiled(columns.tile, addresses),
             specialization: vec![],
             operands: [
-                (!problem.options.skip_weight).then(|| part.input(problem)),
+                (!problem.options.skip_weight).then_some(input),
                 slice_of(weight_at, first_split, part_splits, weights),
                 slice_of(bias_at, first_split, part_splits, biases),
-                Some(part.output(problem)),
+                Some(output),
             ],
             sizes,
             tiles: 0..0,

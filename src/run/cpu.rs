@@ -1,8 +1,10 @@
 //! Passes on the CPU device: tensors become contiguous slices, by copy only where they are not.
 
+use crate::broadcast::{Broadcast, Source};
 use crate::buffer::Storage;
 use crate::conv2d::{Backward, Forward, Weight};
 use crate::cpu;
+use crate::elementwise::Elementwise;
 use crate::error::{Error, Result, Status};
 use crate::problem::{Pass, Problem};
 use crate::tensor::{DeviceTensor, Input, Output};
@@ -56,6 +58,25 @@ pub fn backward(problems: &[Option<Problem>; 2], call: Backward<'_>, threads: us
         [dweight, dbias].into_iter().flatten().for_each(Target::finish);
     }
     Ok(())
+}
+
+pub fn elementwise(problem: &Broadcast, call: &Elementwise<'_>, threads: usize) -> Result<()> {
+    let (a, b) = (operand(problem.a, &call.a)?, operand(problem.b, &call.b)?);
+    let (memory, range) = memory_of(&call.out)?;
+    // SAFETY: as in `contiguous`: this range is this call's alone.
+    cpu::elementwise(problem, a, b, unsafe { memory.floats_mut(range) }, threads)
+}
+
+/// An operand's own memory. What is the result's is read through the result.
+fn operand<'a>(source: Source, tensor: &Option<DeviceTensor<'a>>) -> Result<&'a [f32]> {
+    match tensor {
+        Some(tensor) if source != Source::Result => {
+            let (memory, range) = memory_of(tensor)?;
+            // SAFETY: as in `contiguous`: nobody writes the range during this call, whose result does not overlap it.
+            Ok(unsafe { memory.floats(range) })
+        }
+        _ => Ok(&[]),
+    }
 }
 
 fn weight_values<'a>(weight: &'a Weight<'_>) -> Result<Cow<'a, [f32]>> {

@@ -1,6 +1,7 @@
 //! Running passes: the same calls, on whichever device the context has.
 
 pub mod cpu;
+pub mod elementwise;
 pub mod vulkan;
 
 use crate::context::{Backend, Context};

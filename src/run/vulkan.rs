@@ -253,6 +253,14 @@ impl<'a> Roles<'a> {
     }
 }
 
+/// The memory of a device tensor.
+pub fn bound<'a>(tensor: &DeviceTensor<'a>) -> Result<Bound<'a>> {
+    match tensor.buffer().storage() {
+        Storage::Vulkan(block) => Ok(Bound { block, offset: tensor.offset(), bytes: tensor.bytes() }),
+        Storage::Cpu(_) => Err(Error::new(Status::Internal, "a tensor's memory is not this device's")),
+    }
+}
+
 /// Where a tensor lies on the device.
 struct Place<'a> {
     memory: Memory<'a>,
@@ -286,13 +294,7 @@ impl<'a> Place<'a> {
     }
 
     fn of_tensor(tensor: &DeviceTensor<'a>) -> Result<Place<'a>> {
-        match tensor.buffer().storage() {
-            Storage::Vulkan(block) => {
-                let bound = Bound { block, offset: tensor.offset(), bytes: tensor.bytes() };
-                Ok(Place { memory: Memory::Buffer(bound), arrival: None, uploaded: 0 })
-            }
-            Storage::Cpu(_) => Err(Error::new(Status::Internal, "a tensor's memory is not this device's")),
-        }
+        Ok(Place { memory: Memory::Buffer(bound(tensor)?), arrival: None, uploaded: 0 })
     }
 
     /// A block for `elements`, and the values that it begins with.

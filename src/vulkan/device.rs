@@ -31,8 +31,6 @@ pub struct Device {
     completed: AtomicU64,
     lost: AtomicBool,
     counters: AtomicCounters,
-    /// Last, because it is dropped last.
-    _instance: Instance,
 }
 
 #[derive(Default)]
@@ -58,14 +56,15 @@ pub struct Counters {
 
 impl Device {
     /// Opens a device for compute. With `minimum_limits` nothing beyond what every device must offer is used.
-    pub fn new(instance: Instance, physical: &PhysicalDevice, budget: u64, minimum_limits: bool) -> Result<Device> {
+    pub fn new(physical: &PhysicalDevice, budget: u64, minimum_limits: bool) -> Result<Device> {
+        let instance = physical.instance;
         let queue_family = instance
             .compute_queue_family(physical.raw)
             .ok_or_else(|| Error::new(Status::NoDevice, format!("{} has no compute queue", physical.name)))?;
         let extensions = instance.extensions(physical.raw)?;
         let optional = !minimum_limits;
         let push_descriptors = extensions.push_descriptor && optional;
-        let buffer_addresses = optional && has_buffer_addresses(&instance, physical);
+        let buffer_addresses = optional && has_buffer_addresses(instance, physical);
 
         let mut names = Vec::new();
         if push_descriptors {
@@ -90,14 +89,14 @@ impl Device {
         // SAFETY: the queue was asked for above.
         let queue = unsafe { raw.get_device_queue(queue_family, 0) };
         let push_descriptor = push_descriptors.then(|| khr::push_descriptor::Device::new(instance.raw(), &raw));
-        let full = limits(&instance, physical, &extensions, buffer_addresses, push_descriptors);
+        let full = limits(instance, physical, &extensions, buffer_addresses, push_descriptors);
         let device = Device {
             pipelines: Pipelines::default(),
             push_descriptor,
             limits: if minimum_limits { full.minimum() } else { full },
             queue_family,
             queue: Mutex::new(queue),
-            timestamps: timestamps(&instance, physical, queue_family),
+            timestamps: timestamps(instance, physical, queue_family),
             pool: Mutex::new(None),
             recordings: Mutex::default(),
             abandoned: Mutex::default(),
@@ -106,10 +105,9 @@ impl Device {
             lost: AtomicBool::new(false),
             counters: AtomicCounters::default(),
             raw,
-            _instance: instance,
         };
         let memory = AllocatorCreateDesc {
-            instance: device._instance.raw().clone(),
+            instance: instance.raw().clone(),
             device: device.raw.clone(),
             physical_device: physical.raw,
             debug_settings: AllocatorDebugSettings::default(),
@@ -119,7 +117,7 @@ impl Device {
                 .with_max_device_memblock_size(256 << 20)
                 .with_max_host_memblock_size(64 << 20),
         };
-        let unified = shares_host_memory(&device._instance, physical);
+        let unified = shares_host_memory(instance, physical);
         *device.pool.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(Pool::new(&memory, unified, budget)?);
         Ok(device)
     }
@@ -339,7 +337,7 @@ fn limits(
         }
     };
     // A unit sustains at least this; low on purpose.
-    let unit_flops = if software { 2e9 } else { 2e10 };
+    let unit_flops = if software { 1e10 } else { 2e10 };
     let limits = &physical.properties.limits;
     Limits {
         storage_buffer_range: u64::from(limits.max_storage_buffer_range),
@@ -348,8 +346,8 @@ fn limits(
         workgroup_threads: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
         shared_memory: limits.max_compute_shared_memory_size,
         subgroup: subgroups.subgroup_size,
-        subgroup_broadcast: subgroups.supported_stages.contains(vk::ShaderStageFlags::COMPUTE)
-            && subgroups.supported_operations.contains(vk::SubgroupFeatureFlags::BALLOT),
+        subgroup_shuffle: subgroups.supported_stages.contains(vk::ShaderStageFlags::COMPUTE)
+            && subgroups.supported_operations.contains(vk::SubgroupFeatureFlags::SHUFFLE),
         buffer_addresses,
         push_descriptors,
         software,

@@ -14,13 +14,15 @@ const KNOWN_VERSION: u32 = vk::API_VERSION_1_3;
 /// Names a loader to use instead of the system's.
 const LOADER_VARIABLE: &str = "GRILLY_VULKAN_LOADER";
 
-/// An instance of its own for each context: nothing global to tear down when the process ends.
+/// The process's instance: made at the first call, kept until the process ends. When a last instance goes, the loader
+/// unloads the driver, whose threads and thread-local data may not be gone yet.
 pub struct Instance {
     raw: ash::Instance,
 }
 
 /// A device that the instance shows.
 pub struct PhysicalDevice {
+    pub(super) instance: &'static Instance,
     pub(super) raw: vk::PhysicalDevice,
     pub(super) properties: vk::PhysicalDeviceProperties,
     /// Its name.
@@ -33,14 +35,17 @@ pub struct PhysicalDevice {
     pub refusal: Option<String>,
 }
 
-/// Held while instances and devices come and go. Vulkan allows that from several threads at once, but with NVIDIA's
-/// driver 580 and loader 1.3.239 two of eight runs that did so ended in a corrupted heap. With it 20 of 20 of those
-/// passed, yet tests/errors.rs, which opens and closes more contexts at once, still hung there: the cause is not found.
+/// The instance, and the process that made it: a child must make its own.
+type Kept = Option<(u32, &'static Instance)>;
+
+/// The kept instance; held while it or a device comes or goes. Vulkan allows devices to come and go from several
+/// threads at once, but with NVIDIA's driver 580 and loader 1.3.239 programs that did so, and opened an instance for
+/// each, ended in a corrupted heap at times.
 ///
 /// A process that forks while another of its threads is in here leaves the lock taken for the child.
-pub(super) fn lifecycle() -> MutexGuard<'static, ()> {
-    static LIFECYCLE: Mutex<()> = Mutex::new(());
-    LIFECYCLE.lock().unwrap_or_else(PoisonError::into_inner)
+pub(super) fn lifecycle() -> MutexGuard<'static, Kept> {
+    static KEPT: Mutex<Kept> = Mutex::new(None);
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The loader is opened once and never closed: drivers leave threads behind that must keep their code.
@@ -56,10 +61,24 @@ fn entry() -> Result<&'static ash::Entry> {
 }
 
 impl Instance {
+    /// The process's instance. A failure is not kept: a driver may be installed while the process runs.
+    ///
     /// # Errors
     /// `NoVulkan` without a loader, `NoDevice` without a driver.
-    pub fn new() -> Result<Instance> {
-        let _alone = lifecycle();
+    pub fn get() -> Result<&'static Instance> {
+        let process = std::process::id();
+        let mut kept = lifecycle();
+        if let Some((owner, instance)) = *kept
+            && owner == process
+        {
+            return Ok(instance);
+        }
+        let instance: &'static Instance = Box::leak(Box::new(Instance::new()?));
+        *kept = Some((process, instance));
+        Ok(instance)
+    }
+
+    fn new() -> Result<Instance> {
         let entry = entry()?;
         // SAFETY: the entry is loaded and never unloaded.
         let offered = unsafe { entry.try_enumerate_instance_version() };
@@ -98,15 +117,15 @@ impl Instance {
     }
 
     /// All devices, in Vulkan's order, which `VK_GPU_INDEX` counts.
-    pub fn physical_devices(&self) -> Result<Vec<PhysicalDevice>> {
+    pub fn physical_devices(&'static self) -> Result<Vec<PhysicalDevice>> {
         let _alone = lifecycle();
-        // SAFETY: the instance is alive.
+        // SAFETY: the instance lives as long as the process.
         let devices = unsafe { self.raw.enumerate_physical_devices() };
         let devices = devices.map_err(|result| failure("enumerating devices", result))?;
         Ok(devices.into_iter().map(|raw| self.describe(raw)).collect())
     }
 
-    fn describe(&self, raw: vk::PhysicalDevice) -> PhysicalDevice {
+    fn describe(&'static self, raw: vk::PhysicalDevice) -> PhysicalDevice {
         // SAFETY: `raw` comes from this instance, which is alive. Driver properties are asked of 1.2 devices only.
         unsafe {
             let properties = self.raw.get_physical_device_properties(raw);
@@ -132,6 +151,7 @@ impl Instance {
                 None
             };
             PhysicalDevice {
+                instance: self,
                 raw,
                 properties,
                 name: text(properties.device_name_as_c_str()),
@@ -175,14 +195,6 @@ pub(super) struct Extensions {
     pub shader_sm_builtins: bool,
     pub shader_core_properties: bool,
     pub portability_subset: bool,
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        let _alone = lifecycle();
-        // SAFETY: every device of the instance keeps it alive, so none is left.
-        unsafe { self.raw.destroy_instance(None) };
-    }
 }
 
 impl PhysicalDevice {

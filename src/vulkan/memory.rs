@@ -4,6 +4,7 @@ use super::device::Device;
 use super::failure;
 use super::recorder::Bound;
 use crate::error::{Error, Result, Status};
+use crate::pool::size_class;
 use ash::vk;
 use gpu_allocator::vulkan::{Allocation, AllocationCreateDesc, AllocationScheme, Allocator, AllocatorCreateDesc};
 use gpu_allocator::{AllocationError, MemoryLocation};
@@ -68,13 +69,6 @@ pub struct Usage {
     pub blocks_in_use: u64,
     /// Blocks taken from the device.
     pub allocations: u64,
-}
-
-/// Blocks come in four sizes to the octave, so that one freed fits many later requests and wastes at most a quarter.
-fn size_class(bytes: u64) -> u64 {
-    let bytes = bytes.max(256);
-    let step = (bytes.next_power_of_two() / 8).max(64);
-    bytes.next_multiple_of(step)
 }
 
 impl Pool {
@@ -292,19 +286,5 @@ fn allocation_failure(doing: &str, error: AllocationError) -> Error {
             Error::new(Status::OutOfHostMemory, format!("mapping failed while {doing}: {reason}"))
         }
         other => Error::new(Status::Internal, format!("gpu-allocator failed while {doing}: {other}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size_class;
-
-    #[test]
-    fn a_size_class_wastes_at_most_a_quarter() {
-        for bytes in (1..100_000u64).chain([1 << 30, (1 << 30) + 1, 3_000_000_001]) {
-            let class = size_class(bytes);
-            assert!(class >= bytes && class.is_multiple_of(64), "{bytes} -> {class}");
-            assert!(class <= bytes.max(256) * 5 / 4 + 64, "{bytes} -> {class}");
-        }
     }
 }

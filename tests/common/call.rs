@@ -5,7 +5,7 @@ use super::contract::{self, Contract};
 use super::data::Data;
 use super::guard::{Arena, LAYOUTS, Layout, Place, Slot};
 use super::reference::Expected;
-use grilly::{Backward, Context, Conv2d, Forward, Precision, Weight, Weights};
+use grilly::{Backward, Context, Conv2d, Forward, Pass, PassOptions, PassPlan, Precision, Weight, Weights};
 
 /// Which gradients a backward call is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +50,13 @@ pub struct Request {
     pub wanted: Wanted,
     pub accumulate: bool,
     pub packed: bool,
+    /// By a plan for each pass instead of one call for each direction.
+    pub planned: bool,
 }
 
 impl Request {
     pub fn new(precision: Precision, placement: Placement) -> Request {
-        Request { precision, placement, wanted: Wanted::ALL, accumulate: false, packed: false }
+        Request { precision, placement, wanted: Wanted::ALL, accumulate: false, packed: false, planned: false }
     }
 }
 
@@ -63,7 +65,7 @@ pub type Results = [Option<Vec<f32>>; 4];
 
 /// Runs both passes. Outputs are poisoned before, unless they accumulate, and all surroundings are checked after.
 pub fn compute(context: &Context, case: &Case, data: &Data, request: &Request) -> Result<Results, String> {
-    let Request { precision, placement, wanted, accumulate, packed } = *request;
+    let Request { precision, placement, wanted, accumulate, packed, planned } = *request;
     let mut arena = Arena::default();
     let mut tensors = 0;
     let mut slot = |shape: &[u64], values: Option<&[f32]>| {
@@ -91,13 +93,13 @@ pub fn compute(context: &Context, case: &Case, data: &Data, request: &Request) -
                 None => Weight::Raw(weight.input(arena)?),
             })
         };
-        conv.forward(Forward {
+        let forward = Forward {
             x: x.input(arena)?,
             weight: weight()?,
             bias: bias.as_ref().map(|bias| bias.input(arena)).transpose()?,
             y: y.output(arena)?,
-        })?;
-        conv.backward(Backward {
+        };
+        let mut gradients = Backward {
             // Only what the wanted gradients read.
             x: if wanted.dweight { Some(x.input(arena)?) } else { None },
             weight: if wanted.dx { Some(weight()?) } else { None },
@@ -106,7 +108,22 @@ pub fn compute(context: &Context, case: &Case, data: &Data, request: &Request) -
             dweight: dweight.as_mut().map(|dweight| dweight.output(arena)).transpose()?,
             dbias: dbias.as_mut().map(|dbias| dbias.output(arena)).transpose()?,
             accumulate,
-        })
+        };
+        if !planned {
+            conv.forward(forward)?;
+            return conv.backward(gradients);
+        }
+        let plan = |pass, bias| {
+            let options = PassOptions { bias, skip_weight: !wanted.dweight, accumulate };
+            PassPlan::new(&conv, pass, case.input(), options, packed)
+        };
+        let (y_plan, dx_plan) = (plan(Pass::Forward, case.bias)?, plan(Pass::BackwardInput, false)?);
+        y_plan.run_forward(forward, 0, y_plan.slices())?;
+        let (dx, weight) = (gradients.dx.take(), gradients.weight.take());
+        let dx = Backward { x: None, weight, dy: dy.input(arena)?, dx, dweight: None, dbias: None, accumulate };
+        dx_plan.run_backward(dx, 0, dx_plan.slices())?;
+        let parameters = plan(Pass::BackwardWeight, wanted.dbias)?;
+        parameters.run_backward(gradients, 0, parameters.slices())
     };
     run(&mut arena).map_err(|error| format!("{:?}: {error}", error.status()))?;
 

@@ -4,7 +4,8 @@
     y = Conv2d(3, 16, 3, padding=1)(x)
 
 Layers share one device, opened at their first call; `python -m grilly` tells which, and why. `Compute` opens one
-explicitly.
+explicitly. `tensor` copies an array there: layers that are given a Tensor return one, and nothing passes through the
+host between them.
 """
 
 import sys
@@ -16,6 +17,7 @@ from ._errors import DeviceWarning, GrillyError, InvalidArgumentError, OutOfMemo
 from ._grad_mode import is_grad_enabled, no_grad
 from ._random import manual_seed
 from ._serialization import load, save
+from ._tensor import Tensor, empty, tensor, zeros
 from . import nn
 from .nn import functional
 
@@ -25,6 +27,7 @@ sys.modules[f"{__name__}.functional"] = functional
 __version__ = _abi.version()
 
 __all__ = [
-    "Compute", "Device", "DeviceWarning", "GrillyError", "InvalidArgumentError", "OutOfMemoryError",
-    "default_compute", "devices", "functional", "is_grad_enabled", "load", "manual_seed", "nn", "no_grad", "save",
+    "Compute", "Device", "DeviceWarning", "GrillyError", "InvalidArgumentError", "OutOfMemoryError", "Tensor",
+    "default_compute", "devices", "empty", "functional", "is_grad_enabled", "load", "manual_seed", "nn",
+    "no_grad", "save", "tensor", "zeros",
 ]

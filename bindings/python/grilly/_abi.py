@@ -22,6 +22,8 @@ DTYPE_F32 = 0
 PRECISION_FP32, PRECISION_IEEE, PRECISION_FAST = range(3)
 PADDING_ZEROS, PADDING_REFLECT, PADDING_REPLICATE, PADDING_CIRCULAR = range(4)
 
+OP_COPY, OP_ADD, OP_SUBTRACT, OP_MULTIPLY, OP_DIVIDE, OP_MAXIMUM, OP_MINIMUM, OP_RELU_BACKWARD = range(8)
+
 OK = 0
 ERROR_INVALID_ARGUMENT = 1
 ERROR_OUT_OF_HOST_MEMORY = 4
@@ -130,6 +132,7 @@ FUNCTIONS = {
     "grilly_tensor_init_host": (None, (POINTER(Tensor), c_size_t, c_void_p, c_uint64, c_int32, POINTER(c_int64))),
     "grilly_tensor_init_device": (None, (POINTER(Tensor), c_size_t, Handle, c_uint64, c_int32, POINTER(c_int64))),
     "grilly_buffer_create": (Status, (Handle, c_uint64, POINTER(Handle))),
+    "grilly_buffer_create_uninitialized": (Status, (Handle, c_uint64, POINTER(Handle))),
     "grilly_buffer_size": (Status, (Handle, POINTER(c_uint64))),
     "grilly_buffer_write": (Status, (Handle, c_uint64, c_void_p, c_uint64)),
     "grilly_buffer_read": (Status, (Handle, c_uint64, c_void_p, c_uint64)),
@@ -154,6 +157,7 @@ FUNCTIONS = {
     "grilly_device_count": (Status, (POINTER(c_uint32),)),
     "grilly_device_info_init": (None, (POINTER(DeviceInfo), c_size_t)),
     "grilly_device_info_get": (Status, (c_uint32, POINTER(DeviceInfo))),
+    "grilly_elementwise": (Status, (Handle, c_int32, POINTER(Tensor), POINTER(Tensor), c_float, POINTER(Tensor))),
     "grilly_conv2d_plan": (Status, (Handle, c_int32, POINTER(c_int64), c_uint32, POINTER(Handle))),
     "grilly_plan_info_init": (None, (POINTER(PlanInfo), c_size_t)),
     "grilly_plan_info_get": (Status, (Handle, POINTER(PlanInfo))),

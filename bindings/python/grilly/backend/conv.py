@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
 import numpy as np
 
 from .. import _abi
-from .._arrays import DeviceArray, Operand, as_float32, tensor
 from .._errors import check
 from .._handle import Handle
+from .._tensor import Operand, Tensor, as_operand, c_view, empty
 
 if TYPE_CHECKING:
     from .._context import Compute
@@ -32,8 +32,10 @@ _MOST_OPERATIONS = 1024
 class VulkanConv:
     """Two-dimensional convolutions (cross-correlations, as in PyTorch) on a Compute's device.
 
-    Arrays are `[N, C, H, W]` and weights `[K, C / groups, R, S]`; results are new float32 ndarrays. Any real dtype
-    and any strides are taken; see `grilly._arrays.as_float32`. Any thread may call, concurrently.
+    Arrays are `[N, C, H, W]` and weights `[K, C / groups, R, S]`, in host memory (any real dtype and any strides; see
+    `grilly._arrays.as_float32`) or Tensors on this device, mixed as you like. Results are new float32 ndarrays, or
+    Tensors where what they resemble is one: the output as the input, the input's gradient as `grad_output`, those of
+    weight and bias as the weight, or as `grad_output` where no weight is given. Any thread may call, concurrently.
 
     Every method also takes `padding_mode`, `transposed` and `output_padding`, by name, with the meaning that they have in
     `grilly.nn`. The weight of a transposed convolution is `[C, K / groups, R, S]`.
@@ -48,20 +50,21 @@ class VulkanConv:
 
     def conv2d(
         self, x: Any, w: Any, b: Any = None,
-        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, **mode: Any,
-    ) -> np.ndarray:
-        """`x ⋆ w + b`, of shape `[N, K, P, Q]`."""
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, out: Optional[Operand] = None,
+        **mode: Any,
+    ) -> Operand:
+        """`x ⋆ w + b`, of shape `[N, K, P, Q]`; written to `out`, a float32 array or a Tensor, if there is one."""
         x, w = _nchw(x, "x"), _nchw(w, "w")
-        b = None if b is None else as_float32(b, "b")
+        b = None if b is None else as_operand(b, "b")
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
-        y = np.empty(self._output_shape(operation, x.shape), np.float32)
+        y = _empty(self._output_shape(operation, x.shape), like=x) if out is None else out
         _run(_abi.lib.grilly_conv2d_forward, operation, x=x, weight=w, bias=b, y=y)
         return y
 
     def conv2d_backward_input(
         self, grad_output: Any, weight: Any, input_shape: Sequence[int],
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, **mode: Any,
-    ) -> np.ndarray:
+    ) -> Operand:
         """The gradient with respect to an input of shape `[N, C, H, W]`."""
         return self.conv2d_backward(
             grad_output, weight, input_shape, None, stride, padding, dilation, groups, has_bias=False, **mode
@@ -71,15 +74,15 @@ class VulkanConv:
         self, grad_output: Any, input: Any, kernel_size: Size,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
         **mode: Any,
-    ) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    ) -> tuple[Operand, Optional[Operand]]:
         """The gradients with respect to the weight, `[K, C / groups, R, S]`, and the bias, `[K]` (None without)."""
         dy, x = _nchw(grad_output, "grad_output"), _nchw(input, "input")
         kernel = _pair(kernel_size)
         in_channels, out_channels = x.shape[1], dy.shape[1]
         operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups, **mode)
         outer, inner = (in_channels, out_channels) if mode.get("transposed") else (out_channels, in_channels)
-        dw = np.empty((outer, inner // groups, *kernel), np.float32)
-        db = np.empty(out_channels, np.float32) if has_bias else None
+        dw = _empty((outer, inner // groups, *kernel), like=dy)
+        db = _empty((out_channels,), like=dy) if has_bias else None
         _run(_abi.lib.grilly_conv2d_backward, operation, x=x, dy=dy, dweight=dw, dbias=db)
         return dw, db
 
@@ -87,24 +90,17 @@ class VulkanConv:
         self, grad_output: Any, weight: Any, input_shape: Sequence[int], input: Any = None,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
         **mode: Any,
-    ) -> tuple[np.ndarray, Optional[np.ndarray], Optional[np.ndarray]]:
+    ) -> tuple[Operand, Optional[Operand], Optional[Operand]]:
         """All gradients in one call, which reads `grad_output` once: with respect to the input, the weight (None if
         `input` is) and the bias (None without)."""
         dy, w = _nchw(grad_output, "grad_output"), _nchw(weight, "weight")
         x = None if input is None else _nchw(input, "input")
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
-        dx = np.empty(tuple(input_shape), np.float32)
-        dw = None if x is None else np.empty(w.shape, np.float32)
-        db = np.empty(dy.shape[1], np.float32) if has_bias else None
+        dx = _empty(tuple(input_shape), like=dy)
+        dw = None if x is None else _empty(w.shape, like=w)
+        db = _empty(dy.shape[1:2], like=w) if has_bias else None
         _run(_abi.lib.grilly_conv2d_backward, operation, x=x, weight=w, dy=dy, dx=dx, dweight=dw, dbias=db)
         return dx, dw, db
-
-    def upload(self, array: np.ndarray, reuse: Optional[DeviceArray] = None) -> DeviceArray:
-        """Copies an array to the device, where any method takes it in place of an ndarray.
-
-        `reuse` is an earlier upload that nobody needs any more.
-        """
-        return DeviceArray(self._context, as_float32(array), reuse)
 
     def close(self) -> None:
         """Destroys the operations that it keeps. `Compute.cleanup()` calls it."""
@@ -163,12 +159,17 @@ def _run(function: Any, operation: Handle, **arrays: Optional[Operand]) -> None:
     io = _abi.initialised(_abi.Conv2dIo)
     for name, array in arrays.items():
         if array is not None:
-            setattr(io, name, pointer(tensor(array)))
+            setattr(io, name, pointer(c_view(array)))
     check(function(operation.value, byref(io)))
 
 
+def _empty(shape: tuple[int, ...], like: Operand) -> Operand:
+    """A result, where `like` is."""
+    return empty(shape, like.compute) if isinstance(like, Tensor) else np.empty(shape, np.float32)
+
+
 def _nchw(value: Any, name: str) -> Operand:
-    array = value if isinstance(value, DeviceArray) else as_float32(value, name)
+    array = as_operand(value, name)
     if array.ndim != 4:
         raise ValueError(f"{name} has shape {list(array.shape)}, expected 4 dimensions")
     return array

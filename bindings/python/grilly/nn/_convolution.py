@@ -12,7 +12,7 @@ from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 
-from .._arrays import Operand
+from .._tensor import Operand
 from ..backend.conv import VulkanConv
 from . import _checks
 from ._checks import Pairs, Shape
@@ -31,13 +31,16 @@ class Convolution:
     y_shape: Shape
     options: dict[str, Any]
 
-    def forward(self, backend: VulkanConv, x: Operand, w: np.ndarray, b: Optional[np.ndarray]) -> np.ndarray:
-        """`x` is what `images` made of the input, or an upload of that."""
-        return backend.conv2d(x, self.images(w), b, **self.options).reshape(self.y_shape)
+    def forward(
+        self, backend: VulkanConv, x: Operand, w: Operand, b: Optional[Operand], out: Optional[np.ndarray] = None
+    ) -> Operand:
+        """`x` is what `images` made of the input, or an upload of that; the output is in `out`, or where `x` is."""
+        y = backend.conv2d(x, self.images(w), b, **self.options, out=None if out is None else self.images(out))
+        return y.reshape(self.y_shape)
 
     def backward(
-        self, backend: VulkanConv, dy: np.ndarray, w: np.ndarray, x: Optional[Operand], has_bias: bool
-    ) -> tuple[np.ndarray, Optional[np.ndarray], Optional[np.ndarray]]:
+        self, backend: VulkanConv, dy: Operand, w: Operand, x: Optional[Operand], has_bias: bool
+    ) -> tuple[Operand, Optional[Operand], Optional[Operand]]:
         """Gradients with respect to input, weight (None if `x` is; else `x` is as for `forward`) and bias."""
         self.check_grad_output(dy.shape)
         dx, dw, db = backend.conv2d_backward(
@@ -46,8 +49,8 @@ class Convolution:
         return dx.reshape(self.x_shape), None if dw is None else dw.reshape(self.w_shape), db
 
     def backward_weight(
-        self, backend: VulkanConv, dy: np.ndarray, x: np.ndarray, has_bias: bool
-    ) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        self, backend: VulkanConv, dy: Operand, x: Operand, has_bias: bool
+    ) -> tuple[Operand, Optional[Operand]]:
         """The gradients with respect to weight and bias alone."""
         self.check_grad_output(dy.shape)
         kernel = self._image_shape(self.w_shape)[2:]
@@ -63,7 +66,7 @@ class Convolution:
                 f"grad_output has shape {list(shape)}, expected the output's shape {list(self.y_shape)}"
             )
 
-    def images(self, array: np.ndarray) -> np.ndarray:
+    def images(self, array: Operand) -> Operand:
         """A view of an input, weight or output gradient as NCHW: batch 1 if it has none, height 1 if it is 1-D."""
         return array.reshape(self._image_shape(array.shape))
 

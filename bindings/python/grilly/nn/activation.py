@@ -4,33 +4,36 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-import numpy as np
-
-from .._arrays import as_float32
 from .._grad_mode import is_grad_enabled
+from .._tensor import Operand, Saved, Tensor
+from . import functional
 from .module import Module, nothing_kept
 
 
 class ReLU(Module):
-    """max(x, 0) of every element of a float32 array of any shape."""
+    """max(x, 0) of every element of a float32 array or Tensor of any shape."""
 
     def __init__(self) -> None:
         super().__init__()
-        #: Where the latest output is positive.
-        self._kept: Optional[np.ndarray] = None
+        #: The latest output.
+        self._kept: Optional[Saved] = None
 
-    def forward(self, input: Any) -> np.ndarray:
-        """A new array. NaN stays NaN."""
-        output = np.maximum(as_float32(input), 0)
-        self._kept = output > 0 if self.training and is_grad_enabled() else None
+    def forward(self, input: Any) -> Operand:
+        """A new array, or a Tensor if the input is one. NaN stays NaN."""
+        output = functional.relu(input)
+        self._kept = None
+        if self.training and is_grad_enabled():
+            self._kept = Saved(output if isinstance(output, Tensor) else output.copy())
         return output
 
-    def backward(self, grad_output: Any) -> np.ndarray:
-        """The gradient with respect to the latest forward's input: `grad_output` where that was positive, else 0.
+    def backward(self, grad_output: Any) -> Operand:
+        """The gradient with respect to the latest forward's input: `grad_output` where that was positive (or
+        NaN), else 0.
 
         Raises:
-            RuntimeError: before any forward, or after one that kept nothing (`eval()`, `no_grad()`).
+            RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), for a `grad_output`
+                of another shape, or if the output was a Tensor and has changed.
         """
         if self._kept is None:
             raise nothing_kept(self)
-        return as_float32(grad_output, "grad_output") * self._kept
+        return functional.relu_backward(grad_output, self._kept.get())

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from .._arrays import DeviceArray, as_float32
 from .._context import Compute, default_compute
 from .._grad_mode import is_grad_enabled
+from .._tensor import Operand, Saved, Tensor, as_operand, compute_of, tensor
 from ..backend.conv import VulkanConv
 from . import init
 from ._convolution import Convolution, Padding, Size, begin_end, convolution, is_list, transposed_size
@@ -29,7 +29,7 @@ class _Kept(NamedTuple):
     conv: Convolution
     backend: VulkanConv
     #: The input on its device; None if the weight needs no gradient.
-    x: Optional[DeviceArray]
+    x: Optional[Saved]
 
 
 class _ConvNd(Module):
@@ -102,62 +102,62 @@ class _ConvNd(Module):
             bound = 1 / math.sqrt(fan_in)
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, input: Any) -> np.ndarray:
-        """Convolves a batch or a single image; the result is a new float32 ndarray of the shape that the class names.
+    def forward(self, input: Any) -> Operand:
+        """Convolves a batch or a single image; the result is a new float32 ndarray of the shape that the class names,
+        or a Tensor if the input is one.
 
         In training mode, and outside `no_grad()`, the input is kept on the device for `backward`, until the next
-        call.
+        call: an array is copied there, a Tensor must not be changed until then.
 
         Raises:
             RuntimeError: for an input that does not fit, in PyTorch's words; GrillyError if the device fails.
         """
         return self._convolve(input, self.output_padding)
 
-    def _convolve(self, input: Any, output_padding: Size) -> np.ndarray:
-        # Whoever takes what the call before kept may overwrite its memory; another thread finds None.
-        before = self.__dict__.pop("_kept", None)
+    def _convolve(self, input: Any, output_padding: Size) -> Operand:
+        # The memory of what the call before kept serves this one.
         self._kept = None
-        x = as_float32(input)
+        x = as_operand(input)
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
         conv = convolution(
             self._dims, x.shape, weight.shape, None if bias is None else bias.shape,
             self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.transposed, output_padding,
         )
-        backend = self._backend()
+        compute = compute_of(x, weight) or self._compute or default_compute()
+        out = None if isinstance(x, Tensor) else np.empty(conv.y_shape, np.float32)
         x = conv.images(x)
         kept = None
         if self.training and is_grad_enabled():
+            saved = None
             if self.weight.requires_grad:
-                reuse = before.x if before is not None and before.backend is backend else None
-                x = backend.upload(x, reuse)
-            kept = _Kept(conv, backend, x if isinstance(x, DeviceArray) else None)
-        y = conv.forward(backend, x, weight, bias)
+                x = x if isinstance(x, Tensor) else tensor(x, compute)
+                saved = Saved(x)
+            kept = _Kept(conv, compute.conv, saved)
+        y = conv.forward(compute.conv, x, weight, bias, out)
         self._kept = kept
         return y
 
-    def backward(self, grad_output: Any) -> np.ndarray:
-        """The gradient with respect to the latest forward's input, of its shape; adds to `weight.grad` and
-        `bias.grad` where they are required.
+    def backward(self, grad_output: Any) -> Operand:
+        """The gradient with respect to the latest forward's input, of its shape, a Tensor if `grad_output` is one; adds
+        to `weight.grad` and `bias.grad` where they are required.
 
         Raises:
-            RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), or for a
-                `grad_output` of another shape than the output.
+            RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), for a
+                `grad_output` of another shape than the output, or if the input was a Tensor and has changed.
         """
         kept = self._kept
         if kept is None:
             raise RuntimeError(
                 f"{type(self).__name__}.backward() needs a forward before it, in training mode and outside no_grad()"
             )
-        conv, backend, x = kept
+        conv, backend, saved = kept
+        x = None if saved is None else saved.get()
         has_bias = self.bias is not None and self.bias.requires_grad
-        dx, dw, db = conv.backward(backend, as_float32(grad_output, "grad_output"), self.weight.data, x, has_bias)
+        dx, dw, db = conv.backward(backend, as_operand(grad_output, "grad_output"), self.weight.data, x, has_bias)
         for parameter, grad in ((self.weight, dw), (self.bias, db)):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else np.add(parameter.grad, grad, out=parameter.grad)
         return dx
-
-    def _backend(self) -> VulkanConv:
-        return (self._compute or default_compute()).conv
 
     def __getstate__(self) -> dict[str, Any]:
         # What is kept for backward is on a device, and stays there.
@@ -251,7 +251,7 @@ class _ConvTranspose(_ConvNd):
             padding_mode, device, dtype,
         )
 
-    def forward(self, input: Any, output_size: Optional[Sequence[int]] = None) -> np.ndarray:
+    def forward(self, input: Any, output_size: Optional[Sequence[int]] = None) -> Operand:
         """As for the other layers.
 
         Args:
@@ -265,7 +265,7 @@ class _ConvTranspose(_ConvNd):
         """
         if output_size is None:
             return self._convolve(input, self.output_padding)
-        input = as_float32(input)
+        input = as_operand(input)
         return self._convolve(input, self._output_padding(input.shape, output_size))
 
     def _output_padding(self, x_shape: tuple[int, ...], output_size: Sequence[int]) -> tuple[int, ...]:

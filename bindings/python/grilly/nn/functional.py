@@ -1,8 +1,8 @@
-"""Convolutions as functions, as `torch.nn.functional`. They run on the shared device and keep nothing.
+"""Convolutions as functions, as `torch.nn.functional`, and what stands between them. They keep nothing.
 
-Arrays are anything that the layers take; results are new, and float32. Every function raises RuntimeError, in
-PyTorch's words, for sizes that do not fit, and TypeError for sizes that are no integers and arrays that hold no real
-numbers.
+Arrays are anything that the layers take; results are new, and float32: arrays computed on the shared device, or Tensors
+computed where the input is, if that is a Tensor. Every function raises RuntimeError, in PyTorch's words, for sizes that
+do not fit, and TypeError for sizes that are no integers and arrays that hold no real numbers.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import as_float32
+from .. import _tensor
 from .._context import default_compute
+from .._tensor import Operand, Tensor, as_operand, compute_of
 from ._convolution import Padding, Size, convolution
 
 
 def conv2d(
     input: Any, weight: Any, bias: Any = None,
     stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
-) -> np.ndarray:
+) -> Operand:
     """Convolves `[N, C, H, W]` or `[C, H, W]` with `[K, C / groups, R, S]` and adds `[K]`: `[N, K, P, Q]` or
     `[K, P, Q]`, as for `grilly.nn.Conv2d`.
 
@@ -34,7 +35,7 @@ def conv2d(
 def conv1d(
     input: Any, weight: Any, bias: Any = None,
     stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
-) -> np.ndarray:
+) -> Operand:
     """Convolves `[N, C, L]` or `[C, L]` with `[K, C / groups, S]` and adds `[K]`; otherwise as `conv2d`. Padding of
     both ends apart is ((left, right),)."""
     return _convolve(1, input, weight, bias, stride, padding, dilation, groups)
@@ -43,7 +44,7 @@ def conv1d(
 def conv_transpose2d(
     input: Any, weight: Any, bias: Any = None,
     stride: Size = 1, padding: Padding = 0, output_padding: Size = 0, groups: int = 1, dilation: Size = 1,
-) -> np.ndarray:
+) -> Operand:
     """The transpose of `conv2d`: `[N, C, H, W]` or `[C, H, W]` with `[C, K / groups, R, S]`, plus `[K]`, to
     `[N, K, P, Q]` or `[K, P, Q]`, as for `grilly.nn.ConvTranspose2d`.
 
@@ -58,26 +59,47 @@ def conv_transpose2d(
 def conv_transpose1d(
     input: Any, weight: Any, bias: Any = None,
     stride: Size = 1, padding: Padding = 0, output_padding: Size = 0, groups: int = 1, dilation: Size = 1,
-) -> np.ndarray:
+) -> Operand:
     """The transpose of `conv1d`: `[N, C, L]` or `[C, L]` with `[C, K / groups, S]`, plus `[K]`; otherwise as
     `conv_transpose2d`."""
     return _convolve(1, input, weight, bias, stride, padding, dilation, groups, True, output_padding)
 
 
+def relu(input: Any) -> Operand:
+    """`max(input, 0)`, new and of the same shape; NaN stays NaN."""
+    return np.maximum(as_operand(input), np.float32(0))
+
+
+def relu_backward(grad_output: Any, output: Any) -> Operand:
+    """The gradient of `relu` with respect to its input: `grad_output` where `output` is positive (or NaN), else 0. A Tensor
+    if either is one.
+
+    Raises:
+        RuntimeError: if their shapes differ.
+    """
+    dy, y = as_operand(grad_output, "grad_output"), as_operand(output, "output")
+    if dy.shape != y.shape:
+        raise RuntimeError(f"grad_output has shape {list(dy.shape)}, expected the output's shape {list(y.shape)}")
+    if isinstance(dy, Tensor) or isinstance(y, Tensor):
+        return _tensor.relu_backward(dy, y)
+    return np.where(y <= 0, np.float32(0), dy)
+
+
 def _convolve(
     dims: int, input: Any, weight: Any, bias: Any, stride: Size, padding: Padding, dilation: Size, groups: int,
     transposed: bool = False, output_padding: Size = 0,
-) -> np.ndarray:
+) -> Operand:
     _check_kinds(input, weight=weight, bias=bias)
-    x, w = as_float32(input), as_float32(weight, "weight")
-    b = None if bias is None else as_float32(bias, "bias")
+    x, w = as_operand(input), as_operand(weight, "weight")
+    b = None if bias is None else as_operand(bias, "bias")
     if transposed and isinstance(padding, str):
         raise TypeError(f"conv_transpose{dims}d(): argument 'padding' must be tuple of ints, not str")
     conv = convolution(
         dims, x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups,
         transposed=transposed, output_padding=output_padding,
     )
-    return conv.forward(default_compute().conv, conv.images(x), w, b)
+    compute = compute_of(x, w) or default_compute()
+    return conv.forward(compute.conv, conv.images(x), w, b)
 
 
 def _check_kinds(input: Any, **others: Any) -> None:

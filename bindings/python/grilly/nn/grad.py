@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
-import numpy as np
-
-from .._arrays import as_float32
 from .._context import default_compute
+from .._tensor import Operand, as_operand, compute_of
 from . import _checks
 from ._convolution import Convolution, Size, convolution
 
@@ -19,7 +17,7 @@ from ._convolution import Convolution, Size, convolution
 def conv2d_input(
     input_size: Sequence[int], weight: Any, grad_output: Any,
     stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1,
-) -> np.ndarray:
+) -> Operand:
     """The gradient of `conv2d` with respect to its input, which has the shape `input_size`, `[N, C, H, W]`.
 
     Args:
@@ -32,7 +30,7 @@ def conv2d_input(
 def conv2d_weight(
     input: Any, weight_size: Sequence[int], grad_output: Any,
     stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1,
-) -> np.ndarray:
+) -> Operand:
     """The gradient of `conv2d` with respect to its weight, which has the shape `weight_size`, `[K, C / groups, R, S]`.
 
     Args:
@@ -45,7 +43,7 @@ def conv2d_weight(
 def conv1d_input(
     input_size: Sequence[int], weight: Any, grad_output: Any,
     stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1,
-) -> np.ndarray:
+) -> Operand:
     """The gradient of `conv1d` with respect to its input, `[N, C, L]`; the weight is `[K, C / groups, S]` and the
     output's gradient `[N, K, Q]`."""
     return _input(1, input_size, weight, grad_output, stride, padding, dilation, groups)
@@ -54,22 +52,24 @@ def conv1d_input(
 def conv1d_weight(
     input: Any, weight_size: Sequence[int], grad_output: Any,
     stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1,
-) -> np.ndarray:
+) -> Operand:
     """The gradient of `conv1d` with respect to its weight, `[K, C / groups, S]`; the input is `[N, C, L]` and the
     output's gradient `[N, K, Q]`."""
     return _weight(1, input, weight_size, grad_output, stride, padding, dilation, groups)
 
 
-def _input(dims: int, input_size: Sequence[int], weight: Any, grad_output: Any, *options: Any) -> np.ndarray:
-    w, dy = as_float32(weight, "weight"), as_float32(grad_output, "grad_output")
+def _input(dims: int, input_size: Sequence[int], weight: Any, grad_output: Any, *options: Any) -> Operand:
+    w, dy = as_operand(weight, "weight"), as_operand(grad_output, "grad_output")
     conv = _convolution(dims, tuple(input_size), w.shape, *options)
-    return conv.backward(default_compute().conv, dy, w, None, has_bias=False)[0]
+    compute = compute_of(dy, w) or default_compute()
+    return conv.backward(compute.conv, dy, w, None, has_bias=False)[0]
 
 
-def _weight(dims: int, input: Any, weight_size: Sequence[int], grad_output: Any, *options: Any) -> np.ndarray:
-    x, dy = as_float32(input), as_float32(grad_output, "grad_output")
+def _weight(dims: int, input: Any, weight_size: Sequence[int], grad_output: Any, *options: Any) -> Operand:
+    x, dy = as_operand(input), as_operand(grad_output, "grad_output")
     conv = _convolution(dims, x.shape, tuple(weight_size), *options)
-    return conv.backward_weight(default_compute().conv, dy, x, has_bias=False)[0]
+    compute = compute_of(dy, x) or default_compute()
+    return conv.backward_weight(compute.conv, dy, x, has_bias=False)[0]
 
 
 def _convolution(dims: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], *options: Any) -> Convolution:

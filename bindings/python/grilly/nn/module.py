@@ -8,6 +8,7 @@ import numpy as np
 
 from .._arrays import as_float32
 from .._host import detached
+from .._tensor import Target
 from .parameter import Parameter
 
 
@@ -163,8 +164,9 @@ class Module:
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def state_dict(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """The arrays of all parameters by dotted name. They are the parameters' own memory, not copies."""
-        return {prefix + name: parameter.data for name, parameter in self._named_state()}
+        """The arrays of all parameters by dotted name. They are the parameters' own memory, not copies; values on a
+        device are downloaded."""
+        return {prefix + name: np.asarray(parameter.data) for name, parameter in self._named_state()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copies ndarrays, PyTorch's CPU tensors and whatever else is an array into the parameters, all or none.
@@ -222,6 +224,13 @@ class Module:
     def eval(self: Self) -> Self:
         """Ends training mode here and below: layers keep nothing, and their `backward` raises."""
         return self.train(False)
+
+    def to(self: Self, target: Target) -> Self:
+        """Moves all parameters and their gradients: "vulkan" is the device that layers share, whichever it is; a
+        Compute is that device; "cpu" is host memory. Layers then run where their parameters are."""
+        for parameter in self.parameters():
+            parameter._move(target)
+        return self
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
         """Sets `requires_grad` of every parameter."""

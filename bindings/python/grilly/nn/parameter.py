@@ -1,4 +1,4 @@
-"""Parameter: an array that a layer learns."""
+"""Parameter: an array or a device tensor that a layer learns."""
 
 from __future__ import annotations
 
@@ -6,33 +6,42 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .._arrays import as_float32
+from .._tensor import Operand, Target, as_operand, moved
 
 
 class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
-    """A float32 array with a gradient. It behaves as an ndarray: operators, ufuncs, indexing, methods, `np.asarray`.
+    """A float32 ndarray or `grilly.Tensor` with a gradient. It behaves as that: operators, ufuncs, methods, `np.asarray`;
+    an ndarray also by indexing.
 
     In-place operators (`weight -= lr * weight.grad`) edit `data`, and the layer's next call sees it.
 
     Args:
-        data: anything that `np.asarray` takes; a float32 ndarray is wrapped without a copy.
+        data: a Tensor, or anything that `np.asarray` takes; a Tensor or a float32 ndarray is wrapped without a copy.
         requires_grad: whether `backward` of its layer computes `grad`.
     """
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         self.data = data
         self.requires_grad = requires_grad
-        #: The accumulated gradient, of the same shape; None before the first `backward`.
-        self.grad: Optional[np.ndarray] = None
+        #: The accumulated gradient, of the same shape and kind; None before the first `backward`.
+        self.grad: Optional[Operand] = None
 
     @property
-    def data(self) -> np.ndarray:
-        """The array itself. Assigning another replaces it."""
+    def data(self) -> Operand:
+        """The array or Tensor itself. Assigning another replaces it."""
         return self.__dict__["data"]
 
     @data.setter
     def data(self, value: Any) -> None:
-        self.__dict__["data"] = as_float32(value, "data")
+        self.__dict__["data"] = as_operand(value, "data")
+
+    # Where operands are taken, a Parameter stands for what it holds.
+    _grilly_array = data
+
+    def _move(self, target: Target) -> None:
+        """`Module.to` for this parameter."""
+        self.data = moved(self.data, target)
+        self.grad = None if self.grad is None else moved(self.grad, target)
 
     def zero_grad(self) -> None:
         """Forgets the gradient: `grad` is None."""
@@ -43,7 +52,8 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         return self
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
-        array = self.data if dtype is None else self.data.astype(dtype, copy=False)
+        data = np.asarray(self.data)
+        array = data if dtype is None else data.astype(dtype, copy=False)
         if copy is False and array is not self.data:
             raise ValueError(f"an array of dtype {dtype} needs a copy")
         return array.copy() if copy and array is self.data else array

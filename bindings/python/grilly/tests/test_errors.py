@@ -241,7 +241,7 @@ class TestCompute:
     def test_a_memory_budget_is_kept(self):
         with Compute("cpu", memory_budget=1 << 20) as compute:
             with pytest.raises(grilly.OutOfMemoryError) as caught:
-                compute.conv.upload(np.zeros(1 << 20, np.float32))
+                grilly.zeros(1 << 20, compute)
             assert isinstance(caught.value, MemoryError)
 
 

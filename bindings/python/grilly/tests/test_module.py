@@ -259,7 +259,7 @@ class TestContainers:
         y = relu(np.float32([-1, 0, 2, np.nan]))
         np.testing.assert_array_equal(y, np.float32([0, 0, 2, np.nan]))
         y -= 5
-        assert relu.backward([1, 1, 3, 1]).tolist() == [0, 0, 3, 0]
+        assert relu.backward([1, 1, 3, 1]).tolist() == [0, 0, 3, 1]
 
     def test_flatten_joins_dimensions(self):
         x = np.arange(24).reshape(2, 3, 2, 2)

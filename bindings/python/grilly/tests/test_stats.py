@@ -8,6 +8,7 @@ from typing import Iterator
 import numpy as np
 import pytest
 
+import grilly
 from grilly import Compute, _abi, _context
 from grilly.nn import Conv2d
 
@@ -69,7 +70,7 @@ def test_operations_are_created_once(compute: Compute, rng, monkeypatch: pytest.
 
 
 def test_trim_gives_memory_back(compute: Compute, rng) -> None:
-    compute.conv.upload(rng.standard_normal((1, 64, 64, 64)))
+    grilly.tensor(rng.standard_normal((1, 64, 64, 64)), compute)
     gc.collect()
     compute.trim()
     stats = compute.stats()

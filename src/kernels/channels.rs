@@ -1,0 +1,52 @@
+//! Packing a tensor by channels of four, for tiles that read it so: `shaders/pack-channels.glsl`.
+
+use super::slices::Images;
+use super::table::{PACK_CHANNELS, PACK_CHANNELS_THREADS as THREADS};
+use crate::error::Result;
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
+use crate::problem::Problem;
+
+/// The problem whose input and output have whole vectors of channels in each group, as the packed tensors have.
+pub fn filled(problem: &Problem) -> Problem {
+    Problem {
+        c: problem.groups * problem.channels_per_group().next_multiple_of(4),
+        k: problem.groups * problem.outputs_per_group().next_multiple_of(4),
+        ..problem.clone()
+    }
+}
+
+/// The part of `tensor`, [`Role::Input`] or [`Role::Output`], that belongs to `images`.
+fn part(problem: &Problem, images: &Images, tensor: Role) -> Operand {
+    if tensor == Role::Output { images.output(problem) } else { images.input(problem) }
+}
+
+/// Scratch memory for these images' packed tensor.
+pub fn reserve(problem: &Problem, images: &Images, tensor: Role, plan: &mut Plan) -> Operand {
+    let bytes = part(&filled(problem), images, tensor).bytes;
+    Operand { role: Role::Workspace, offset: plan.reserve(bytes), bytes }
+}
+
+/// Appends `room = tensor`, packed; returns what of `room` the images fill.
+pub fn plan(
+    problem: &Problem,
+    limits: &Limits,
+    images: &Images,
+    tensor: Role,
+    room: Operand,
+    addresses: bool,
+    plan: &mut Plan,
+) -> Result<Operand> {
+    let packed = Operand { bytes: part(&filled(problem), images, tensor).bytes, ..room };
+    let mut sizes = images.sizes(problem);
+    sizes.extra = [u32::from(tensor == Role::Output), 0];
+    let dispatch = Dispatch {
+        module: PACK_CHANNELS.module(addresses),
+        specialization: vec![],
+        operands: [Some(part(problem, images, tensor)), None, None, Some(packed)],
+        sizes,
+        tiles: 0..0,
+    };
+    let vectors = packed.bytes / 16;
+    plan.push(dispatch, vectors.div_ceil(u64::from(THREADS)), 16.0 * vectors as f64 / limits.flops)?;
+    Ok(packed)
+}
