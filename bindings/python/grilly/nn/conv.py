@@ -14,7 +14,7 @@ from .._tensor import Operand, Saved, Tensor, as_operand, compute_of, tensor
 from ..backend.conv import VulkanConv
 from . import init
 from ._convolution import Convolution, Padding, Size, begin_end, convolution, is_list, transposed_size
-from .module import Module
+from .module import Module, nothing_kept
 from .parameter import Parameter
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -147,9 +147,7 @@ class _ConvNd(Module):
         """
         kept = self._kept
         if kept is None:
-            raise RuntimeError(
-                f"{type(self).__name__}.backward() needs a forward before it, in training mode and outside no_grad()"
-            )
+            raise nothing_kept(self)
         conv, backend, saved = kept
         x = None if saved is None else saved.get()
         has_bias = self.bias is not None and self.bias.requires_grad
@@ -158,10 +156,6 @@ class _ConvNd(Module):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else np.add(parameter.grad, grad, out=parameter.grad)
         return dx
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is kept for backward is on a device, and stays there.
-        return {**self.__dict__, "_kept": None}
 
     def extra_repr(self) -> str:
         parts = [str(self.in_channels), str(self.out_channels)]
