@@ -136,7 +136,7 @@ def load() -> tuple[Images, Images]:
     """The images to learn from, and every fifth to test with."""
     from sklearn.datasets import load_digits
     pixels, labels = load_digits(return_X_y=True)
-    pixels = np.float32(pixels.reshape(-1, 1, 8, 8) / 8 - 1)
+    pixels = (pixels.reshape(-1, 1, 8, 8) / 8 - 1).astype(np.float32)
     tested = np.arange(len(labels)) % 5 == 0
     return Images(pixels[~tested], labels[~tested]), Images(pixels[tested], labels[tested])
 

@@ -82,6 +82,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The size of each axis, in elements."""
         return self._shape
 
     @property
@@ -91,6 +92,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def ndim(self) -> int:
+        """How many axes there are."""
         return len(self._shape)
 
     @property
@@ -100,6 +102,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def nbytes(self) -> int:
+        """What the elements take, in bytes."""
         return self.size * _DTYPE.itemsize
 
     @property
@@ -161,6 +164,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         return _elementwise(_abi.OP_COPY, float(value), None, self)
 
     def zero_(self) -> Tensor:
+        """Sets every element to 0."""
         return self.fill_(0.0)
 
     def add_(self, other: Any, alpha: float = 1.0) -> Tensor:
@@ -291,8 +295,9 @@ class Saved:
         return self._operand
 
 
-#: What layers compute with.
-Operand = Union[np.ndarray, Tensor]
+#: What layers compute with: an ndarray or a Tensor. Which one a result is follows from the arguments' values, so to a type
+#: checker it is Any.
+Operand = Any
 
 _STRUCT_SIZE = _abi.ctypes.sizeof(_abi.Tensor)
 

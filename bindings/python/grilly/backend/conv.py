@@ -74,7 +74,7 @@ class VulkanConv:
         self, grad_output: Any, input: Any, kernel_size: Size,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
         **mode: Any,
-    ) -> tuple[Operand, Optional[Operand]]:
+    ) -> tuple[Operand, Operand]:
         """The gradients with respect to the weight, `[K, C / groups, R, S]`, and the bias, `[K]` (None without)."""
         dy, x = _nchw(grad_output, "grad_output"), _nchw(input, "input")
         kernel = _pair(kernel_size)
@@ -90,7 +90,7 @@ class VulkanConv:
         self, grad_output: Any, weight: Any, input_shape: Sequence[int], input: Any = None,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
         **mode: Any,
-    ) -> tuple[Operand, Optional[Operand], Optional[Operand]]:
+    ) -> tuple[Operand, Operand, Operand]:
         """All gradients in one call, which reads `grad_output` once: with respect to the input, the weight (None if
         `input` is) and the bias (None without)."""
         dy, w = _nchw(grad_output, "grad_output"), _nchw(weight, "weight")
@@ -175,12 +175,12 @@ def _nchw(value: Any, name: str) -> Operand:
     return array
 
 
-def _pair(value: Size) -> tuple[int, int]:
+def _pair(value: Any) -> tuple[int, int]:
     height, width = (value, value) if np.ndim(value) == 0 else value
     return operator.index(height), operator.index(width)
 
 
-def _begin_end(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+def _begin_end(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """(top, left) and (bottom, right)."""
     if np.ndim(padding) == 2:
         (top, bottom), (left, right) = padding

@@ -46,11 +46,11 @@ class Sequential(_Numbered):
 
     def __init__(self, *modules: Union[Module, Mapping[str, Module]]) -> None:
         super().__init__()
+        named: Any = dict(zip(map(str, range(len(modules))), modules))
         if len(modules) == 1 and isinstance(modules[0], Mapping):
-            for name, module in modules[0].items():
-                self.add_module(name, module)
-        else:
-            self.extend(modules)
+            named = modules[0]
+        for name, module in named.items():
+            self.add_module(name, module)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -24,7 +24,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         self.data = data
         self.requires_grad = requires_grad
         #: The accumulated gradient, of the same shape and kind; None before the first `backward`.
-        self.grad: Optional[Operand] = None
+        self.grad: Operand = None
 
     @property
     def data(self) -> Operand:
@@ -48,6 +48,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         self.grad = None
 
     def requires_grad_(self, requires_grad: bool = True) -> Parameter:
+        """Sets `requires_grad`, and returns itself."""
         self.requires_grad = requires_grad
         return self
 
