@@ -449,11 +449,11 @@ typedef struct {
      */
     int64_t stride[2];
     /*
-     Zeros before each axis (top, left).
+     Elements before each axis (top, left). Of a transposed convolution, what its output loses there.
      */
     int64_t padding_begin[2];
     /*
-     Zeros after each axis (bottom, right).
+     Elements after each axis (bottom, right).
      */
     int64_t padding_end[2];
     /*
@@ -500,7 +500,7 @@ typedef struct {
      */
     const grilly_tensor *x;
     /*
-     Weight, `[K, C / groups, R, S]`.
+     Weight, `[K, C / groups, R, S]`; of a transposed convolution `[C, K / groups, R, S]`.
      */
     const grilly_tensor *weight;
     /*
@@ -837,7 +837,7 @@ grilly_status grilly_conv2d_output_shape(const grilly_conv2d *conv, const int64_
 void grilly_conv2d_io_init(grilly_conv2d_io *io, size_t size);
 
 /*
- `y = x ⋆ weight + bias`, and waits for it. Needs `x`, `y` and one of `weight` and `prepared`; `bias` may be NULL.
+ `y = x ⋆ weight + bias` (transposed: the adjoint of `⋆`), and waits for it. Needs `x`, `y` and one of `weight` and `prepared`; `bias` may be NULL.
  Host and device tensors may be mixed. No tensor may overlap `y`. After an error the contents of `y` are unspecified.
 
  # Safety
@@ -859,12 +859,12 @@ grilly_status grilly_conv2d_backward(const grilly_conv2d *conv,
 
 /*
  Fills a weight and a bias (NULL: none) in host memory with PyTorch's default initialisation: Kaiming uniform, both
- U(−1/√fan_in, 1/√fan_in) with fan_in = (in_channels / groups) · kernel height · kernel width. The same seed gives
- the same values everywhere.
+ U(−1/√fan_in, 1/√fan_in) with fan_in = (in_channels / groups) · kernel height · kernel width, or transposed,
+ (out_channels / groups) · kernel height · kernel width. The same seed gives the same values everywhere.
 
  # Safety
- `weight` has out_channels · (in_channels / groups) · kernel height · kernel width writable floats, `bias` is NULL
- or has out_channels of them.
+ `weight` has out_channels · fan_in writable floats (transposed: in_channels · fan_in), `bias` is NULL or has
+ out_channels of them.
  */
 grilly_status grilly_conv2d_init_parameters(const grilly_conv2d *conv,
                                             uint64_t seed,

@@ -3,7 +3,8 @@
 use crate::config::Conv2dConfig;
 
 /// Fills a weight and a bias with `torch.nn.Conv2d`'s defaults after `torch.manual_seed(seed)`: both are
-/// U(−1/√fan_in, 1/√fan_in) with fan_in = (in_channels / groups) · kernel height · kernel width, weight first.
+/// U(−1/√fan_in, 1/√fan_in) with fan_in = (in_channels / groups) · kernel height · kernel width, weight first. A
+/// transposed convolution's fan_in is (out_channels / groups) · …, the size of its weight's inner axes as well.
 ///
 /// He et al., "Delving deep into rectifiers" (2015), with PyTorch's a = √5, for which the bound becomes 1/√fan_in.
 pub fn kaiming_uniform(config: &Conv2dConfig, seed: u64, weight: &mut [f32], bias: Option<&mut [f32]>) {
@@ -75,6 +76,15 @@ mod tests {
         let mut random = MersenneTwister::new(5489);
         let last = (0..10_000).map(|_| random.next()).last();
         assert_eq!(last, Some(4_123_659_995));
+    }
+
+    #[test]
+    fn a_transposed_convolution_counts_its_outputs() {
+        let config = Conv2dConfig { transposed: true, groups: 4, ..Conv2dConfig::new(64, 16, [3, 3]) };
+        let mut weight = vec![0.0; 64 * 4 * 9];
+        kaiming_uniform(&config, 7, &mut weight, None);
+        let largest = weight.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        assert!((0.99 / 6.0..=1.0 / 6.0).contains(&largest), "{largest}");
     }
 
     #[test]

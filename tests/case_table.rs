@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::cases::{Case, table};
+use common::cases::{Case, Mode, table};
 use common::rigs::{announce, in_ci};
 use std::collections::HashSet;
 use std::process::Command;
@@ -40,7 +40,7 @@ fn output_shapes_agree_with_the_library() {
 fn the_table_covers_the_situations_that_have_code_of_their_own() {
     type Fact = fn(&Case) -> bool;
     let multiplier = |case: &Case| if case.groups == case.c && case.c > 1 { case.k / case.c } else { 0 };
-    let facts: [(&str, Fact); 22] = [
+    let facts: [(&str, Fact); 32] = [
         ("an empty batch", |case| case.n == 0),
         ("one dimension", |case| case.h == 1 && case.kernel[0] == 1 && case.kernel[1] > 1),
         ("channels off every tile", |case| case.c == 127 && case.k == 130),
@@ -63,6 +63,28 @@ fn the_table_covers_the_situations_that_have_code_of_their_own() {
         ("a long input gradient sum", |case| case.k / case.groups * case.kernel[0] * case.kernel[1] >= 4608),
         ("a long weight gradient sum", |case| case.n * case.output()[2] * case.output()[3] >= 50_000),
         ("no bias", |case| !case.bias),
+        ("mirrored padding as far as it goes", |case| {
+            case.padding_mode == Mode::Reflect && case.padding == [[case.h - 1; 2], [case.w - 1; 2]]
+        }),
+        ("circular padding as far as it goes", |case| {
+            case.padding_mode == Mode::Circular && case.padding == [[case.h; 2], [case.w; 2]]
+        }),
+        ("replicated padding beyond the input", |case| {
+            case.padding_mode == Mode::Replicate && case.padding[0][0] > case.h && case.padding[1][0] > case.w
+        }),
+        ("a padding mode without padding", |case| case.padding_mode != Mode::Zeros && case.padding == [[0, 0], [0, 0]]),
+        ("a depthwise convolution with a padding mode", |case| {
+            case.padding_mode != Mode::Zeros && case.groups == case.c && case.c > 1
+        }),
+        ("a transposed convolution", |case| case.transposed && case.groups == 1 && case.c > 1 && case.k > 1),
+        ("a transposed depthwise convolution", |case| case.transposed && case.groups == case.k && case.k > 1),
+        ("output padding", |case| (0..2).all(|axis| (1..case.stride[axis]).contains(&case.output_padding[axis]))),
+        ("output padding of a stride or more", |case| {
+            (0..2).all(|axis| case.transposed && case.output_padding[axis] >= case.stride[axis])
+        }),
+        ("pixels of a transposed convolution's output that no tap meets", |case| {
+            (0..2).all(|axis| case.transposed && case.stride[axis] > case.kernel[axis])
+        }),
     ];
     let cases = table().cases;
     for (what, fact) in facts {

@@ -129,7 +129,7 @@ pub unsafe extern "C" fn grilly_conv2d_io_init(io: *mut grilly_conv2d_io, size: 
     unsafe { desc::init(io, size, desc::zeroed()) };
 }
 
-/// `y = x ⋆ weight + bias`, and waits for it. Needs `x`, `y` and one of `weight` and `prepared`; `bias` may be NULL.
+/// `y = x ⋆ weight + bias` (transposed: the adjoint of `⋆`), and waits for it. Needs `x`, `y` and one of `weight` and `prepared`; `bias` may be NULL.
 /// Host and device tensors may be mixed. No tensor may overlap `y`. After an error the contents of `y` are unspecified.
 ///
 /// # Safety
@@ -169,12 +169,12 @@ pub unsafe extern "C" fn grilly_conv2d_backward(
 }
 
 /// Fills a weight and a bias (NULL: none) in host memory with PyTorch's default initialisation: Kaiming uniform, both
-/// U(−1/√fan_in, 1/√fan_in) with fan_in = (in_channels / groups) · kernel height · kernel width. The same seed gives
-/// the same values everywhere.
+/// U(−1/√fan_in, 1/√fan_in) with fan_in = (in_channels / groups) · kernel height · kernel width, or transposed,
+/// (out_channels / groups) · kernel height · kernel width. The same seed gives the same values everywhere.
 ///
 /// # Safety
-/// `weight` has out_channels · (in_channels / groups) · kernel height · kernel width writable floats, `bias` is NULL
-/// or has out_channels of them.
+/// `weight` has out_channels · fan_in writable floats (transposed: in_channels · fan_in), `bias` is NULL or has
+/// out_channels of them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn grilly_conv2d_init_parameters(
     conv: *const grilly_conv2d,

@@ -181,9 +181,9 @@ pub struct grilly_conv2d_desc {
     pub kernel: [i64; 2],
     /// Step between output pixels, at least 1.
     pub stride: [i64; 2],
-    /// Zeros before each axis (top, left).
+    /// Elements before each axis (top, left). Of a transposed convolution, what its output loses there.
     pub padding_begin: [i64; 2],
-    /// Zeros after each axis (bottom, right).
+    /// Elements after each axis (bottom, right).
     pub padding_end: [i64; 2],
     /// Distance between kernel elements, at least 1; 1 skips none.
     pub dilation: [i64; 2],
@@ -238,7 +238,7 @@ pub struct grilly_conv2d_io {
     pub struct_size: usize,
     /// Input, `[N, C, H, W]`.
     pub x: *const grilly_tensor,
-    /// Weight, `[K, C / groups, R, S]`.
+    /// Weight, `[K, C / groups, R, S]`; of a transposed convolution `[C, K / groups, R, S]`.
     pub weight: *const grilly_tensor,
     /// Bias, `[K]`.
     pub bias: *const grilly_tensor,

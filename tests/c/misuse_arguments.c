@@ -24,6 +24,12 @@ static void groups_of_in(Desc *d) { d->groups = 3; }
 static void groups_of_out(Desc *d) { d->groups = 4; }
 static void unknown_precision(Desc *d) { d->precision = 3; }
 static void negative_precision(Desc *d) { d->precision = -1; }
+static void unknown_padding_mode(Desc *d) { d->padding_mode = 4; }
+static void negative_padding_mode(Desc *d) { d->padding_mode = -1; }
+static void unknown_transposed(Desc *d) { d->transposed = 2; }
+static void negative_output_padding(Desc *d) { d->transposed = 1, d->output_padding[1] = -1; }
+static void direct_output_padding(Desc *d) { d->output_padding[0] = 1; }
+static void transposed_padding_mode(Desc *d) { d->transposed = 1, d->padding_mode = GRILLY_PADDING_REFLECT; }
 static void reserved(Desc *d) { d->reserved = 1; }
 
 static void check_descriptors(void) {
@@ -37,7 +43,9 @@ static void check_descriptors(void) {
         {negative_padding, "padding_begin[0]"}, {negative_padding_end, "padding_end[1]"},
         {huge_padding, "padding_end[0]"}, {no_groups, "groups"}, {groups_of_in, "in_channels"},
         {groups_of_out, "out_channels"}, {unknown_precision, "precision"}, {negative_precision, "precision"},
-        {reserved, "reserved"},
+        {unknown_padding_mode, "padding_mode"}, {negative_padding_mode, "padding_mode"},
+        {unknown_transposed, "transposed"}, {negative_output_padding, "output_padding[1]"},
+        {direct_output_padding, "output_padding[0]"}, {transposed_padding_mode, "padding_mode"}, {reserved, "reserved"},
     };
     for (size_t row = 0; row < sizeof table / sizeof *table; ++row) {
         grilly_conv2d *none = NULL;

@@ -2,6 +2,8 @@
 #ifndef GRILLY_TESTS_CASES_HPP
 #define GRILLY_TESTS_CASES_HPP
 
+#include <grilly.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -16,6 +18,9 @@ struct Case {
     std::int64_t padding[2][2];  // [axis][begin, end]
     std::int64_t groups;
     bool bias;
+    std::int32_t padding_mode;  // a GRILLY_PADDING_*
+    bool transposed;
+    std::int64_t output_padding[2];
     std::int64_t in_channels;  // the convolution's, which `c` of a wrong input may differ from
     std::string status;        // of a wrong case: the error's name without GRILLY_ERROR_
     std::string message;       // and what the message must contain
@@ -58,6 +63,19 @@ inline std::string text(const std::string &line, const char *key) {
     return rest.substr(0, end);
 }
 
+inline bool flag(const std::string &line, const char *key) {
+    const char *at = value(line, key);
+    return at != nullptr && *at == 't';
+}
+
+inline std::int32_t padding_mode(const std::string &name) {
+    if (name == "reflect") return GRILLY_PADDING_REFLECT;
+    if (name == "replicate") return GRILLY_PADDING_REPLICATE;
+    if (name == "circular") return GRILLY_PADDING_CIRCULAR;
+    if (!name.empty()) broken(name, "padding_mode");
+    return GRILLY_PADDING_ZEROS;
+}
+
 }  // namespace cases_detail
 
 inline std::vector<Case> read_cases(const char *path) {
@@ -78,9 +96,11 @@ inline std::vector<Case> read_cases(const char *path) {
         integers(line, "padding", one.padding[0], 4);
         integers(line, "dilation", one.dilation, 2);
         integers(line, "groups", &one.groups, 1);
-        const char *bias = value(line, "bias");
-        if (bias == nullptr) broken(line, "bias");
-        one.bias = *bias == 't';
+        if (value(line, "bias") == nullptr) broken(line, "bias");
+        one.bias = flag(line, "bias");
+        one.padding_mode = padding_mode(text(line, "padding_mode"));
+        one.transposed = flag(line, "transposed");
+        if (value(line, "output_padding") != nullptr) integers(line, "output_padding", one.output_padding, 2);
         one.in_channels = one.c;
         if (value(line, "in_channels") != nullptr) integers(line, "in_channels", &one.in_channels, 1);
         one.status = text(line, "status");

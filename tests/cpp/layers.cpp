@@ -1,5 +1,5 @@
-// nn::Conv2d and nn::Conv1d against float64, on every case of the table that all languages share; and that table's
-// wrong cases.
+// nn::Conv2d, nn::Conv1d and their transposes against float64, on every case of the table that all languages share;
+// and that table's wrong cases.
 #include "reference.hpp"
 
 #include <grilly.hpp>
@@ -46,29 +46,37 @@ struct Random {
     }
 };
 
-grilly::nn::Conv2dOptions options(const Case &t, grilly::nn::Conv2d *) {
-    return grilly::nn::Conv2dOptions(t.in_channels, t.k, {t.kernel[0], t.kernel[1]})
-        .stride({t.stride[0], t.stride[1]})
+template <bool Transposed>
+grilly::nn::ConvOptions<2, Transposed> options(const Case &t, grilly::nn::Conv<2, Transposed> *) {
+    grilly::nn::ConvOptions<2, Transposed> options(t.in_channels, t.k, {t.kernel[0], t.kernel[1]});
+    if constexpr (Transposed) options.output_padding({t.output_padding[0], t.output_padding[1]});
+    else options.padding_mode(t.padding_mode);
+    return options.stride({t.stride[0], t.stride[1]})
         .padding_begin_end({t.padding[0][0], t.padding[1][0]}, {t.padding[0][1], t.padding[1][1]})
         .dilation({t.dilation[0], t.dilation[1]})
         .groups(t.groups)
         .bias(t.bias);
 }
-grilly::nn::Conv1dOptions options(const Case &t, grilly::nn::Conv1d *) {
-    return grilly::nn::Conv1dOptions(t.in_channels, t.k, t.kernel[1])
-        .stride(t.stride[1])
+template <bool Transposed>
+grilly::nn::ConvOptions<1, Transposed> options(const Case &t, grilly::nn::Conv<1, Transposed> *) {
+    grilly::nn::ConvOptions<1, Transposed> options(t.in_channels, t.k, t.kernel[1]);
+    if constexpr (Transposed) options.output_padding(t.output_padding[1]);
+    else options.padding_mode(t.padding_mode);
+    return options.stride(t.stride[1])
         .padding_begin_end(t.padding[1][0], t.padding[1][1])
         .dilation(t.dilation[1])
         .groups(t.groups)
         .bias(t.bias);
 }
-grilly::Shape input_shape(const Case &t, grilly::nn::Conv2d *) { return {t.n, t.c, t.h, t.w}; }
-grilly::Shape input_shape(const Case &t, grilly::nn::Conv1d *) { return {t.n, t.c, t.w}; }
+template <bool Transposed>
+grilly::Shape input_shape(const Case &t, grilly::nn::Conv<2, Transposed> *) { return {t.n, t.c, t.h, t.w}; }
+template <bool Transposed>
+grilly::Shape input_shape(const Case &t, grilly::nn::Conv<1, Transposed> *) { return {t.n, t.c, t.w}; }
 
 /// The one-dimensional convolution along a case's width.
 Case along_width(Case t) {
     t.h = t.kernel[0] = t.stride[0] = t.dilation[0] = 1;
-    t.padding[0][0] = t.padding[0][1] = 0;
+    t.padding[0][0] = t.padding[0][1] = t.output_padding[0] = 0;
     return t;
 }
 
@@ -107,7 +115,10 @@ void check_wrong(const grilly::Context &context, const Case &t) {
     grilly_status status = GRILLY_OK;
     std::string message;
     try {
-        const grilly::Conv2d op(context, options(t, static_cast<grilly::nn::Conv2d *>(nullptr)));
+        grilly_conv2d_desc desc = options(t, static_cast<grilly::nn::Conv2d *>(nullptr));
+        desc.transposed = t.transposed;
+        std::copy_n(t.output_padding, 2, desc.output_padding);
+        const grilly::Conv2d op(context, desc);
         op.output_shape({t.n, t.c, t.h, t.w});
     } catch (const grilly::Error &error) {
         status = error.status();
@@ -128,6 +139,32 @@ void check_throws(const char *what, const char *part, Call call) {
         CHECK(error.status() == GRILLY_ERROR_INVALID_ARGUMENT && std::strstr(error.what(), part) != nullptr,
               "%s: got %s: %s", what, grilly_status_string(error.status()), error.what());
     }
+}
+
+template <class Layer>
+void check_names(Layer layer, std::size_t count) {
+    const char *const names[] = {"weight", "bias"};
+    layer.training = false;
+    const grilly::Array x(grilly::Shape{1, 2, 5, 5}, std::vector<float>(50, 1.0f));
+    std::size_t seen = 0;
+    for (const grilly::nn::NamedParameter &parameter : layer.named_parameters()) {
+        CHECK(seen < count && std::strcmp(parameter.name, names[seen]) == 0, "parameter %zu is %s", seen, parameter.name);
+        std::fill(parameter.value.data.begin(), parameter.value.data.end(), 0.5f);
+        ++seen;
+    }
+    CHECK(seen == count, "%zu parameters", seen);
+    // The first output of either layer meets one kernel element in two channels: 0.5 each, and 0.5 of the bias.
+    const float want = count == 2 ? 1.5f : 1.0f;
+    CHECK(layer.forward(x).data[0] == want, "loaded parameters gave %g", layer.forward(x).data[0]);
+}
+
+void check_state(const grilly::Context &context) {
+    using namespace grilly::nn;
+    check_names(Conv2d(context, Conv2dOptions(2, 4, 1)), 2);
+    check_names(Conv2d(context, Conv2dOptions(2, 4, 1).bias(false)), 1);
+    check_names(ConvTranspose2d(context, ConvTranspose2dOptions(2, 4, 3)), 2);
+    const ConvTranspose2d layer(context, ConvTranspose2dOptions(6, 4, {3, 2}).groups(2));
+    CHECK(layer.weight.shape == (grilly::Shape{6, 2, 3, 2}), "the weight of a transposed layer has another shape");
 }
 
 void check_usage(const grilly::Context &context) {
@@ -207,14 +244,21 @@ int main(int argc, char **argv) {
                 continue;
             }
             ++right;
-            check_layer<grilly::nn::Conv2d>(context, t, right);
-            check_layer<grilly::nn::Conv1d>(context, along_width(t), right);
+            if (t.transposed) {
+                check_layer<grilly::nn::ConvTranspose2d>(context, t, right);
+                check_layer<grilly::nn::ConvTranspose1d>(context, along_width(t), right);
+            } else {
+                check_layer<grilly::nn::Conv2d>(context, t, right);
+                check_layer<grilly::nn::Conv1d>(context, along_width(t), right);
+            }
         } catch (const grilly::Error &error) {
             CHECK(false, "%s: %s: %s", t.name.c_str(), grilly_status_string(error.status()), error.what());
         }
     }
-    group("Conv2d and Conv1d against float64", right);
+    group("Conv2d, Conv1d and their transposes against float64", right);
     group("wrong convolutions are refused by name", wrong);
+    check_state(context);
+    group("parameters by name", 4);
     check_usage(context);
     group("layers in use", 1);
     return failures != 0;

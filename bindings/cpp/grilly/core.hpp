@@ -316,7 +316,7 @@ public:
 /// The tensors of one call; those that are absent are not there, or not wanted.
 struct Io {
     ConstTensor x;       ///< `[N, C, H, W]`
-    ConstTensor weight;  ///< `[K, C / groups, R, S]`
+    ConstTensor weight;  ///< `[K, C / groups, R, S]`, transposed `[C, K / groups, R, S]`
     ConstTensor bias;    ///< `[K]`
     Tensor y;            ///< `[N, K, P, Q]`
     ConstTensor dy;      ///< Gradient with respect to `y`, as are the others to theirs.

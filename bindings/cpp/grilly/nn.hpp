@@ -28,27 +28,39 @@ private:
 };
 
 /// `Conv2dOptions(3, 16, 3).stride(2).padding({1, 2}).bias(false)`; what is legal is checked when the layer is made.
-template <std::size_t D>
+template <std::size_t D, bool Transposed = false>
 class ConvOptions {
 public:
     ConvOptions(std::int64_t in_channels, std::int64_t out_channels, Sizes<D> kernel_size) {
         grilly_conv2d_desc_init(&desc_, sizeof desc_);
         desc_.in_channels = in_channels;
         desc_.out_channels = out_channels;
+        desc_.transposed = Transposed;
         kernel_size.spread(desc_.kernel, 1);
     }
 
-    /// Step between output elements; 1 at first.
+    /// Step between output elements (transposed: between those of one input element and the next); 1 at first.
     ConvOptions &stride(Sizes<D> stride) {
         stride.spread(desc_.stride, 1);
         return *this;
     }
-    /// Zeros on both sides of each axis; 0 at first.
+    /// Elements on both sides of each axis (transposed: so many fewer of the output); 0 at first.
     ConvOptions &padding(Sizes<D> both) { return padding_begin_end(both, both); }
-    /// Zeros before and after each axis, as 'same' needs them for even kernels.
+    /// Elements before and after each axis, as 'same' needs them for even kernels.
     ConvOptions &padding_begin_end(Sizes<D> begin, Sizes<D> end) {
         begin.spread(desc_.padding_begin, 0);
         end.spread(desc_.padding_end, 0);
+        return *this;
+    }
+    /// What those elements are, a `GRILLY_PADDING_*`; zeros at first, and always for a transposed convolution.
+    ConvOptions &padding_mode(std::int32_t mode) {
+        desc_.padding_mode = mode;
+        return *this;
+    }
+    /// Elements after each axis of the output, less than the stride or the dilation; 0 at first.
+    ConvOptions &output_padding(Sizes<D> output_padding) {
+        static_assert(Transposed, "only a transposed convolution has output padding");
+        output_padding.spread(desc_.output_padding, 0);
         return *this;
     }
     /// Distance between kernel elements; 1 at first.
@@ -83,14 +95,24 @@ private:
     bool bias_ = true;
 };
 
+/// One of a layer's parameters, by the name that it has in PyTorch's state_dict.
+struct NamedParameter {
+    const char *name;
+    Array &value;
+    /// Without elements until the first `backward`.
+    Array &grad;
+};
+
 /// A convolution with its parameters: Conv2d for `[N, C, H, W]` or one image `[C, H, W]`, Conv1d for `[N, C, L]` or
-/// one sequence `[C, L]`. N may be 0. The output has the input's rank.
-template <std::size_t D>
+/// one sequence `[C, L]`. N may be 0. The output has the input's rank. ConvTranspose2d and ConvTranspose1d are their
+/// transposes.
+template <std::size_t D, bool Transposed = false>
 class Conv {
 public:
-    using Options = ConvOptions<D>;
+    using Options = ConvOptions<D, Transposed>;
 
-    /// `[out_channels, in_channels / groups, kernel...]`, and `[out_channels]` or empty. Write them as you like.
+    /// `[out_channels, in_channels / groups, kernel...]` (transposed: `[in_channels, out_channels / groups, ...]`), and
+    /// `[out_channels]` or empty. Write them as you like.
     Array weight, bias;
     /// Sums of what `backward` found; without elements until then.
     Array weight_grad, bias_grad;
@@ -103,8 +125,9 @@ public:
         Conv conv(std::move(*op));
         if (!op) return Result<Conv>(op.status(), std::move(conv));
         const grilly_conv2d_desc &desc = options.desc();
-        conv.weight = Array(
-            narrow({desc.out_channels, desc.in_channels / desc.groups, desc.kernel[0], desc.kernel[1]}, BATCHED));
+        const std::int64_t outer = Transposed ? desc.in_channels : desc.out_channels;
+        const std::int64_t inner = Transposed ? desc.out_channels : desc.in_channels;
+        conv.weight = Array(narrow({outer, inner / desc.groups, desc.kernel[0], desc.kernel[1]}, BATCHED));
         if (options.has_bias()) conv.bias = Array({desc.out_channels});
         float *bias = options.has_bias() ? conv.bias.data.data() : nullptr;
         const grilly_status status = conv.op_.try_init_parameters(seed, conv.weight.data.data(), bias);
@@ -169,6 +192,13 @@ public:
     }
 
     bool has_bias() const noexcept { return bias.shape.rank != 0; }
+
+    /// `weight`, and `bias` if there is one; valid as long as the layer stays where it is.
+    std::vector<NamedParameter> named_parameters() {
+        std::vector<NamedParameter> parameters{{"weight", weight, weight_grad}};
+        if (has_bias()) parameters.push_back({"bias", bias, bias_grad});
+        return parameters;
+    }
 
     /// The operation without the parameters.
     const grilly::Conv2d &op() const noexcept { return op_; }
@@ -237,8 +267,12 @@ private:
 
 using Conv2dOptions = ConvOptions<2>;
 using Conv1dOptions = ConvOptions<1>;
+using ConvTranspose2dOptions = ConvOptions<2, true>;
+using ConvTranspose1dOptions = ConvOptions<1, true>;
 using Conv2d = Conv<2>;
 using Conv1d = Conv<1>;
+using ConvTranspose2d = Conv<2, true>;
+using ConvTranspose1d = Conv<1, true>;
 
 }  // namespace nn
 }  // namespace grilly

@@ -7,7 +7,7 @@ Arrays are NCHW; padding is ((top, bottom), (left, right)), stride, dilation and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, NamedTuple, Optional, Union
+from typing import Any, Iterator, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Sums(NamedTuple):
 
 
 #: What `np.pad` calls PyTorch's padding modes.
-_NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+_NUMPY_MODES: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Reference:
             dw = np.zeros(w_shape)
             padded = self._padded(far)
             for tap, window in self._taps(near.shape, w_shape):
-                self._grouped("ngkpq,ngcpq->gkc", dw[(..., *tap)], near, padded[window])
+                self._grouped("ngkpq,ngcpq->gkc", dw[tap], near, padded[window])
             return dw
 
         return _sums(run, near.size // max(near.shape[1], 1), near, far)
@@ -115,17 +115,17 @@ class Reference:
         near = np.zeros(shape)
         padded = self._padded(far)
         for tap, window in self._taps(shape, w.shape):
-            self._grouped("ngcpq,gkc->ngkpq", near, padded[window], w[(..., *tap)])
+            self._grouped("ngcpq,gkc->ngkpq", near, padded[window], w[tap])
         return near
 
     def _to_far(self, near: np.ndarray, w: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         padded = np.zeros((*shape[:2], *(size + sum(pair) for size, pair in zip(shape[2:], self.padding))))
         for tap, window in self._taps(near.shape, w.shape):
-            self._grouped("ngkpq,gkc->ngcpq", padded[window], near, w[(..., *tap)])
+            self._grouped("ngkpq,gkc->ngcpq", padded[window], near, w[tap])
         far = np.zeros(shape)
         rows, columns = map(self._origins, (0, 1), shape[2:])
-        inside = padded[:, :, rows >= 0][..., columns >= 0]
-        np.add.at(far, (..., rows[rows >= 0, None], columns[columns >= 0]), inside)
+        places: Any = (..., rows[rows >= 0, None], columns[columns >= 0])
+        np.add.at(far, places, padded[:, :, rows >= 0][..., columns >= 0])
         return far
 
     def _far_terms(self, w: np.ndarray) -> int:
@@ -140,11 +140,11 @@ class Reference:
             return np.pad(np.arange(size), self.padding[axis], constant_values=-1)
         return np.pad(np.arange(size), self.padding[axis], _NUMPY_MODES[self.padding_mode])
 
-    def _taps(self, near_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, int], tuple]]:
-        """Each kernel element, and the elements of the padded far tensor that it meets."""
+    def _taps(self, near_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
+        """Indices of each kernel element, and of the elements of the padded far tensor that it meets."""
         for tap in np.ndindex(*w_shape[2:]):
             starts = [tap[axis] * self.dilation[axis] for axis in (0, 1)]
-            yield tap, (..., *(
+            yield (..., *tap), (..., *(
                 slice(start, start + (size - 1) * step + 1, step)
                 for start, size, step in zip(starts, near_shape[2:], self.stride)
             ))
@@ -161,7 +161,7 @@ class Reference:
         into += result.reshape(into.shape)
 
 
-def _sums(run, terms: int, *operands: Optional[np.ndarray]) -> Sums:
+def _sums(run, terms: Union[int, np.ndarray], *operands: Optional[np.ndarray]) -> Sums:
     wide = [None if operand is None else operand.astype(np.float64) for operand in operands]
     positive = [None if operand is None else np.abs(operand) for operand in wide]
     largest = max((float(operand.max(initial=0.0)) for operand in positive if operand is not None))

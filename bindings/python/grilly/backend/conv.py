@@ -37,8 +37,8 @@ class VulkanConv:
     Tensors where what they resemble is one: the output as the input, the input's gradient as `grad_output`, those of
     weight and bias as the weight, or as `grad_output` where no weight is given. Any thread may call, concurrently.
 
-    Every method also takes `padding_mode`, `transposed` and `output_padding`, by name, with the meaning that they have in
-    `grilly.nn`. The weight of a transposed convolution is `[C, K / groups, R, S]`.
+    Every method also takes `padding_mode`, `transposed` and `output_padding`, by name, with the meaning that they have
+    in `grilly.nn`. The weight of a transposed convolution is `[C, K / groups, R, S]`.
 
     Every method raises GrillyError, a RuntimeError, for arguments that no convolution has, and RuntimeError after
     `Compute.cleanup()`.

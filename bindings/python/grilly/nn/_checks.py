@@ -12,6 +12,28 @@ Shape = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
 
+PADDING_NAMES = ("same", "valid")
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def layer_channels(in_channels: int, out_channels: int, groups: int) -> None:
+    if groups <= 0:
+        raise ValueError("groups must be a positive integer")
+    for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if channels % groups:
+            raise ValueError(f"{name} must be divisible by groups")
+
+
+def layer_padding(padding: object, mode: str, stride: Shape) -> None:
+    if isinstance(padding, str):
+        if padding not in PADDING_NAMES:
+            raise ValueError(f"Invalid padding string {padding!r}, should be one of {set(PADDING_NAMES)}")
+        if padding == "same" and any(step != 1 for step in stride):
+            raise ValueError("padding='same' is not supported for strided convolutions")
+    if mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode must be one of {set(PADDING_MODES)}, but got padding_mode={mode!r}")
+
+
 def input(dims: int, shape: Shape, padding_mode: str, transposed: bool) -> None:
     """An input, with or without a batch dimension, has channels and `dims` more."""
     if len(shape) in (dims + 1, dims + 2):
@@ -25,7 +47,7 @@ def input(dims: int, shape: Shape, padding_mode: str, transposed: bool) -> None:
 
 
 def weight(shape: Shape, groups: int, padding: object) -> None:
-    if isinstance(padding, str) and padding not in ("same", "valid"):
+    if isinstance(padding, str) and padding not in PADDING_NAMES:
         raise RuntimeError(f"Invalid padding string: '{padding}'")
     if len(shape) < 3:
         raise RuntimeError("weight should have at least three dimensions")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from .._tensor import Operand
 from ..backend.conv import VulkanConv
 from . import _checks
 from ._checks import Pairs, Shape
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 Size = Union[int, Sequence[int]]
 Padding = Union[str, int, Sequence[int], Sequence[Sequence[int]]]
@@ -88,13 +91,10 @@ def convolution(
         TypeError: for sizes that are no integers.
     """
     # What is no integer is refused before anything else, as where PyTorch reads its arguments.
-    stride, dilation, output_padding = (_integers(size, dims) for size in (stride, dilation, output_padding))
-    groups = operator.index(groups)
-    if not isinstance(padding, str):
-        apart = is_list(padding) and any(map(is_list, padding))
-        padding = begin_end(padding) if apart else _integers(padding, dims)
     return _checked(
-        dims, x_shape, w_shape, b_shape, stride, padding, dilation, groups, padding_mode, transposed, output_padding
+        dims, x_shape, w_shape, b_shape, integers(stride, dims),
+        padding if isinstance(padding, str) else integer_padding(padding, dims),
+        integers(dilation, dims), operator.index(groups), padding_mode, transposed, integers(output_padding, dims),
     )
 
 
@@ -158,13 +158,19 @@ def _batch(dims: int, x_shape: Shape, padding_mode: str, transposed: bool) -> Sh
     return x_shape if len(x_shape) == dims + 2 else (1, *x_shape)
 
 
-def is_list(value: Any) -> bool:
+def is_list(value: Any) -> TypeIs[Sequence[Any]]:
     """Whether a size is a list, a tuple or an array of sizes."""
     return hasattr(value, "__iter__") and not isinstance(value, str)
 
 
-def _integers(size: Size, dims: int) -> Shape:
+def integers(size: Size, dims: int) -> Shape:
+    """A list as it is, and an integer `dims` times."""
     return tuple(map(operator.index, size)) if is_list(size) else (operator.index(size),) * dims
+
+
+def integer_padding(padding: Any, dims: int) -> tuple:
+    """Begin and end apart as pairs; otherwise as `integers` has it."""
+    return begin_end(padding) if is_list(padding) and any(map(is_list, padding)) else integers(padding, dims)
 
 
 def _expand(name: str, values: tuple, axes: int) -> tuple:

@@ -12,13 +12,13 @@ from .._context import Compute, default_compute
 from .._grad_mode import is_grad_enabled
 from .._tensor import Operand, Saved, Tensor, as_operand, compute_of, tensor
 from ..backend.conv import VulkanConv
-from . import init
-from ._convolution import Convolution, Padding, Size, begin_end, convolution, is_list, transposed_size
+from . import _checks, init
+from ._convolution import (
+    Convolution, Padding, Size, begin_end, convolution, integer_padding, integers, transposed_size,
+)
 from .module import Module
 from .parameter import Parameter
 
-_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-_PADDING_STRINGS = ("same", "valid")
 #: The legal dtypes as they print: NumPy's, PyTorch's, and none.
 _FLOAT32 = ("None", "float32", str(np.float32), "torch.float32")
 
@@ -44,27 +44,13 @@ class _ConvNd(Module):
     ) -> None:
         super().__init__()
         in_channels, out_channels, groups = map(operator.index, (in_channels, out_channels, groups))
-        if groups <= 0:
-            raise ValueError("groups must be a positive integer")
-        if in_channels % groups:
-            raise ValueError("in_channels must be divisible by groups")
-        if out_channels % groups:
-            raise ValueError("out_channels must be divisible by groups")
-        kernel_size, stride, dilation, output_padding = map(
-            self._sizes, (kernel_size, stride, dilation, output_padding)
+        _checks.layer_channels(in_channels, out_channels, groups)
+        kernel_size, stride, dilation, output_padding = (
+            integers(size, self._dims) for size in (kernel_size, stride, dilation, output_padding)
         )
-        if isinstance(padding, str) and not transposed:
-            if padding not in _PADDING_STRINGS:
-                raise ValueError(f"Invalid padding string {padding!r}, should be one of {set(_PADDING_STRINGS)}")
-            if padding == "same" and any(step != 1 for step in stride):
-                raise ValueError("padding='same' is not supported for strided convolutions")
-        else:
-            apart = is_list(padding) and any(map(is_list, padding))
-            padding = begin_end(padding) if apart else self._sizes(padding)
-        if padding_mode not in _PADDING_MODES:
-            raise ValueError(
-                f"padding_mode must be one of {set(_PADDING_MODES)}, but got padding_mode={padding_mode!r}"
-            )
+        if transposed or not isinstance(padding, str):
+            padding = integer_padding(padding, self._dims)
+        _checks.layer_padding(padding, padding_mode, stride)
         if not isinstance(device, (Compute, type(None))):
             raise TypeError(f"device is {device!r}, expected a grilly.Compute, or None for the shared one")
         if str(dtype) not in _FLOAT32:
@@ -88,11 +74,6 @@ class _ConvNd(Module):
         self._compute = device
         self._kept: Optional[_Kept] = None
         self.reset_parameters()
-
-    @classmethod
-    def _sizes(cls, value: Size) -> tuple[int, ...]:
-        values = value if is_list(value) else (value,) * cls._dims
-        return tuple(map(operator.index, values))
 
     def reset_parameters(self) -> None:
         """Draws weight and bias from U(±1/√fan_in), as PyTorch does; see `grilly.manual_seed`."""
@@ -164,6 +145,7 @@ class _ConvNd(Module):
         return {**self.__dict__, "_kept": None}
 
     def extra_repr(self) -> str:
+        """What `repr` shows of the layer: channels, kernel size and stride, and what is not at its default."""
         parts = [str(self.in_channels), str(self.out_channels)]
         parts += [f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
         options = {

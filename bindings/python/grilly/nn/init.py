@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .. import _random
 
 #: An ndarray or a Parameter.
-Array = TypeVar("Array")
+Array = TypeVar("Array", bound=Any)
 
 
 def uniform_(tensor: Array, a: float = 0.0, b: float = 1.0) -> Array:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from grilly._reference import Reference
-from grilly.nn import Conv1d, Conv2d
 
 
 def required(name: str) -> ModuleType:
@@ -30,7 +29,7 @@ def options_of(reference: Reference) -> dict[str, Any]:
     return {field.name: getattr(reference, field.name) for field in dataclasses.fields(reference)}
 
 
-def reference_of(layer: Conv2d) -> Reference:
+def reference_of(layer: Any) -> Reference:
     """The convolution that a layer does, in two dimensions, computed from its attributes."""
     def pairs(values: tuple, filler: int) -> tuple[int, int]:
         return (filler,) * (2 - len(values)) + tuple(values)
@@ -41,17 +40,20 @@ def reference_of(layer: Conv2d) -> Reference:
     else:
         sizes = (0,) * len(layer.kernel_size) if layer.padding == "valid" else layer.padding
         padding = tuple((size, size) for size in pairs(sizes, 0))
-    return Reference(pairs(layer.stride, 1), padding, pairs(layer.dilation, 1), layer.groups)
+    return Reference(
+        pairs(layer.stride, 1), padding, pairs(layer.dilation, 1), layer.groups, layer.padding_mode, layer.transposed,
+        pairs(layer.output_padding, 0),
+    )
 
 
-def images(layer: Conv2d, array: np.ndarray) -> np.ndarray:
+def images(layer: Any, array: np.ndarray) -> np.ndarray:
     """An input, output or weight of the layer as NCHW."""
     dims = len(layer.kernel_size)
     batch = array if array.ndim == dims + 2 else array[None]
-    return batch.reshape(*batch.shape[:2], 1, -1) if isinstance(layer, Conv1d) else batch
+    return batch.reshape(*batch.shape[:2], 1, -1) if dims == 1 else batch
 
 
-def check_forward(layer: Conv2d, x: np.ndarray, y: np.ndarray) -> None:
+def check_forward(layer: Any, x: np.ndarray, y: np.ndarray) -> None:
     """`y` is what the layer must make of `x`, within the accuracy contract."""
     x = images(layer, np.asarray(x, np.float32))
     bias = None if layer.bias is None else layer.bias.data
@@ -59,7 +61,7 @@ def check_forward(layer: Conv2d, x: np.ndarray, y: np.ndarray) -> None:
     assert expected.worst(images(layer, y)) <= 1
 
 
-def check_backward(layer: Conv2d, x: np.ndarray, dy: np.ndarray) -> None:
+def check_backward(layer: Any, x: np.ndarray, dy: np.ndarray) -> None:
     """The layer's three gradients, right after `layer(x)`, are within the accuracy contract."""
     layer.zero_grad()
     dx = layer.backward(dy)
@@ -74,7 +76,7 @@ def check_backward(layer: Conv2d, x: np.ndarray, dy: np.ndarray) -> None:
         assert reference.backward_bias(dy4).worst(layer.bias.grad) <= 1
 
 
-def check_layer(layer: Conv2d, x: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+def check_layer(layer: Any, x: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     """Forward and backward of one layer; returns the output."""
     y = layer(x)
     check_forward(layer, x, y)

@@ -1,4 +1,4 @@
-"""Conv2d and Conv1d: shapes, values, gradients, and speed."""
+"""Conv2d, Conv1d and their transposes: shapes, values, gradients, and speed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 
 import grilly
 from grilly import Compute
-from grilly.nn import Conv1d, Conv2d, Module, functional
-from grilly.tests.checks import check_backward, check_forward, check_layer
+from grilly.nn import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Module, functional, grad
+from grilly.tests.checks import check_backward, check_forward, check_layer, required
 
 
 def normal(rng: np.random.RandomState, *shape: int) -> np.ndarray:
@@ -43,6 +43,15 @@ def test_command_selects_tests(command):
     )
     assert result.returncode == 0, result.stdout
     assert re.search(r"test_conv2d\.py: [1-9]", result.stdout), result.stdout
+
+
+def test_a_package_that_tests_need_may_be_missing_but_not_in_ci(monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(ImportError):
+        required("no_such_package")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="needs no_such_package"):
+        required("no_such_package")
 
 
 @pytest.mark.parametrize("marker", ["gpu", "benchmark"])
@@ -247,6 +256,72 @@ class TestConv1d:
         x, w = normal(rng, 2, 4, 30), normal(rng, 6, 4, 3)
         causal = functional.conv1d(x, w, padding=((2, 0),))
         np.testing.assert_allclose(causal, functional.conv1d(np.pad(x, ((0, 0), (0, 0), (2, 0))), w), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("compute")
+class TestPaddingModes:
+    @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+    @pytest.mark.parametrize("options", [
+        {}, {"stride": 2}, {"dilation": 2, "groups": 2}, {"padding": "same", "kernel_size": (2, 3)}, {"padding": 0},
+    ], ids=str)
+    def test_padding_mode(self, rng, mode, options):
+        conv = Conv2d(4, 6, **{"kernel_size": 3, "padding": (1, 3), "padding_mode": mode, **options})
+        check_layer(conv, normal(rng, 2, 4, 7, 8), rng)
+
+    @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+    def test_in_one_dimension_and_without_a_batch(self, rng, mode):
+        check_layer(Conv1d(4, 6, 4, padding=3, padding_mode=mode), normal(rng, 4, 9), rng)
+
+    def test_an_image_smaller_than_its_padding_is_replicated(self, rng):
+        conv = Conv2d(1, 1, 1, padding=5, padding_mode="replicate", bias=False)
+        x = normal(rng, 1, 1, 1, 2)
+        np.testing.assert_array_equal(conv(x), np.pad(x, ((0, 0), (0, 0), (5, 5), (5, 5)), "edge") * conv.weight.data)
+
+
+@pytest.mark.usefixtures("compute")
+class TestConvTranspose:
+    @pytest.mark.parametrize("options", [
+        {}, {"stride": 2, "padding": 1, "output_padding": 1}, {"stride": (3, 2), "groups": 2, "bias": False},
+        {"dilation": 3, "output_padding": 2}, {"groups": 4, "padding": (2, 0)}, {"kernel_size": (1, 4)},
+    ], ids=str)
+    def test_conv_transpose2d(self, rng, options):
+        conv = ConvTranspose2d(4, 8, **{"kernel_size": 3, **options})
+        assert conv.weight.shape == (4, 8 // conv.groups, *conv.kernel_size)
+        check_layer(conv, normal(rng, 2, 4, 6, 5), rng)
+
+    def test_conv_transpose1d(self, rng):
+        conv = ConvTranspose1d(4, 6, 5, stride=3, padding=1, output_padding=2, groups=2)
+        assert check_layer(conv, normal(rng, 4, 10), rng).shape == (6, 32)
+
+    def test_output_size_undoes_a_stride(self, rng):
+        down, up = Conv2d(3, 5, 3, stride=3, padding=1), ConvTranspose2d(5, 3, 3, stride=3, padding=1)
+        for size in [(12, 13), (11, 10)]:
+            x = normal(rng, 2, 3, *size)
+            assert up(down(x), output_size=size).shape == up(down(x), output_size=x.shape).shape == x.shape
+
+    def test_it_is_the_gradient_of_a_convolution(self, rng):
+        x, w, dy = normal(rng, 2, 4, 9, 8), normal(rng, 6, 2, 3, 3), normal(rng, 2, 6, 5, 4)
+        options = {"stride": 2, "padding": 1, "groups": 2}
+        transposed = functional.conv_transpose2d(dy, w, output_padding=(0, 1), **options)
+        np.testing.assert_array_equal(transposed, grad.conv2d_input(x.shape, w, dy, **options))
+
+    def test_gradients_accumulate_and_may_be_left_out(self, rng):
+        conv, x = ConvTranspose2d(3, 4, 3, stride=2), normal(rng, 2, 3, 5, 5)
+        dy = normal(rng, *conv(x).shape)
+        dx = conv.backward(dy)
+        once = conv.weight.grad.copy()
+        conv.bias.requires_grad = False
+        before = conv.bias.grad.copy()
+        conv(x)
+        np.testing.assert_array_equal(conv.backward(dy), dx)
+        np.testing.assert_array_equal(conv.weight.grad, 2 * once)
+        np.testing.assert_array_equal(conv.bias.grad, before)
+
+    def test_an_empty_batch(self):
+        conv = ConvTranspose2d(3, 5, 3)
+        assert conv(np.empty((0, 3, 4, 4))).shape == (0, 5, 6, 6)
+        assert conv.backward(np.empty((0, 5, 6, 6))).shape == (0, 3, 4, 4)
+        assert not conv.weight.grad.any() and not conv.bias.grad.any()
 
 
 @pytest.mark.usefixtures("compute")

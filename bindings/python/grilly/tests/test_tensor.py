@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import re
 import threading
+from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
 import numpy as np
@@ -555,3 +557,13 @@ class TestModels:
         layer.to("cpu")
         assert isinstance(layer.weight.data, np.ndarray)
         np.testing.assert_array_equal(layer.weight.grad, grad)
+
+
+def test_the_readmes_examples_run(compute, capsys: pytest.CaptureFixture) -> None:
+    readme = Path(grilly.__file__).resolve().parents[1] / "README.md"
+    if not readme.is_file():
+        pytest.skip(f"{readme} is only in a checkout of the repository")
+    snippets = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.S)
+    assert len(snippets) == 2
+    exec("".join(snippets), {})
+    assert float(capsys.readouterr().out) > 0

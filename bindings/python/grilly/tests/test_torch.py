@@ -259,6 +259,17 @@ def test_constructors_end_as_pytorchs_do(layer: str, options: dict[str, Any]) ->
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("dtype", [None, np.float32, np.dtype("float32"), "float32", torch.float32], ids=str)
+def test_float32_is_a_dtype_by_any_name(dtype: Any) -> None:
+    assert nn.Conv2d(1, 1, 1, dtype=dtype).weight.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float64, "float16", torch.float64, torch.bfloat16, int], ids=str)
+def test_other_dtypes_are_refused(dtype: Any) -> None:
+    with pytest.raises(TypeError, match="dtype is .*, expected float32"):
+        nn.ConvTranspose1d(1, 1, 1, dtype=dtype)
+
+
 X = np.zeros((2, 4, 8, 8), np.float32)
 
 
