@@ -50,13 +50,15 @@ class VulkanConv:
 
     def conv2d(
         self, x: Any, w: Any, b: Any = None,
-        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, out: Optional[Operand] = None,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, out: Optional[np.ndarray] = None,
         **mode: Any,
     ) -> Operand:
-        """`x ⋆ w + b`, of shape `[N, K, P, Q]`; written to `out`, a float32 array or a Tensor, if there is one."""
+        """`x ⋆ w + b`, of shape `[N, K, P, Q]`, new or written to `out`, a float32 ndarray with any strides."""
         x, w = _nchw(x, "x"), _nchw(w, "w")
         b = None if b is None else as_operand(b, "b")
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
+        if out is not None and (as_operand(out) is not out or not out.flags.writeable):
+            raise TypeError(f"out is of dtype {out.dtype}, expected float32, writeable")
         y = _empty(self._output_shape(operation, x.shape), like=x) if out is None else out
         _run(_abi.lib.grilly_conv2d_forward, operation, x=x, weight=w, bias=b, y=y)
         return y
