@@ -182,6 +182,7 @@ def read(model: Sequential, images: Images) -> np.ndarray:
 
 
 def accuracy(model: Sequential, images: Images) -> float:
+    """The part of the images that the network reads correctly."""
     return float(np.mean(read(model, images) == images.labels))
 
 

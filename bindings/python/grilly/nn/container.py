@@ -46,10 +46,11 @@ class Sequential(_Numbered):
 
     def __init__(self, *modules: Union[Module, Mapping[str, Module]]) -> None:
         super().__init__()
-        named: Any = dict(zip(map(str, range(len(modules))), modules))
         if len(modules) == 1 and isinstance(modules[0], Mapping):
-            named = modules[0]
-        for name, module in named.items():
+            named: Iterable[tuple[str, Any]] = modules[0].items()
+        else:
+            named = ((str(place), module) for place, module in enumerate(modules))
+        for name, module in named:
             self.add_module(name, module)
 
     def __getitem__(self, index: Any) -> Any:

@@ -51,7 +51,8 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         parameters, modules = (self.__dict__.get(registry, {}) for registry in _REGISTRIES)
         if isinstance(value, (Parameter, Module)) and "_modules" not in self.__dict__:
-            raise AttributeError(f"cannot assign {type(value).__name__} {name!r} before Module.__init__() call")
+            kind = "parameters" if isinstance(value, Parameter) else "module"
+            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
         if isinstance(value, Parameter):
             self.__dict__.pop(name, None)
             modules.pop(name, None)

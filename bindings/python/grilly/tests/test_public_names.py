@@ -26,7 +26,8 @@ def public_names(owner: Any) -> dict[str, Any]:
     for name in vars(owner):
         value = inspect.getattr_static(owner, name)
         function = getattr(value, "fget", None) or getattr(value, "__func__", value)
-        if not name.startswith("_") and str(getattr(function, "__module__", "")).startswith("grilly") and callable(function):
+        ours = str(getattr(function, "__module__", "")).startswith("grilly")
+        if ours and callable(function) and not name.startswith("_"):
             names[name] = value
     return names
 
