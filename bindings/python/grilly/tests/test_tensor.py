@@ -18,6 +18,7 @@ from grilly import Compute, Tensor, _context, tensor
 from grilly.nn import (
     Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Flatten, Module, Parameter, ReLU, Sequential, functional, grad,
 )
+from grilly.tests.checks import required
 from grilly.tests.test_seed_examples import EXAMPLES
 
 SPECIAL = np.array([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1.2e-38, 0.1, 2.5, 1 / 3], np.float32)
@@ -314,7 +315,7 @@ class TestPlaces:
 class TestFunctional:
     @pytest.mark.parametrize("make", [np.asarray, tensor])
     def test_relu_and_its_gradient_are_pytorchs(self, compute, make) -> None:
-        torch = pytest.importorskip("torch")
+        torch = required("torch")
         a = np.concatenate([SPECIAL, np.linspace(-2, 2, 20, dtype=np.float32)])
         dy = np.arange(1, a.size + 1, dtype=np.float32)
         x = torch.tensor(a, requires_grad=True)
@@ -390,7 +391,7 @@ class TestLayers:
         np.testing.assert_array_equal(out, compute.conv.conv2d(x, w))
         read_only = np.empty((2, 4, 6, 6), np.float32)
         read_only.flags.writeable = False
-        for wrong in (np.empty((2, 4, 6, 6)), read_only):
+        for wrong in (np.zeros((2, 4, 6, 6)), read_only):
             with pytest.raises(TypeError, match="expected float32, writeable"):
                 compute.conv.conv2d(x, w, out=wrong)
         with pytest.raises(grilly.InvalidArgumentError, match="y has shape"):
@@ -486,7 +487,7 @@ class TestModels:
 
     @pytest.mark.parametrize("place", ["cpu", "vulkan"])
     def test_the_seeds_resnet_block_is_pytorchs_on_arrays_and_tensors(self, compute, rng, place) -> None:
-        torch = pytest.importorskip("torch")
+        torch = required("torch")
         namespace: dict[str, Any] = {"__name__": "__main__"}
         exec(compile(EXAMPLES[-1].values[0], "seed_examples.md", "exec"), namespace)
         block, x = namespace["model"], namespace["x"]
