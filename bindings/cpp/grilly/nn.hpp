@@ -2,7 +2,7 @@
 #ifndef GRILLY_NN_HPP
 #define GRILLY_NN_HPP
 
-#include "core.hpp"
+#include "conv2d.hpp"
 
 #include <type_traits>
 
