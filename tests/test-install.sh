@@ -35,6 +35,7 @@ all_files_are_there() {
 .$prefix/include/grilly.hpp
 .$prefix/include/grilly/conv2d.hpp
 .$prefix/include/grilly/core.hpp
+.$prefix/include/grilly/device_tensor.hpp
 .$prefix/include/grilly/nn.hpp
 .$prefix/include/grilly/tensor.hpp
 .$prefix/lib/cmake/grilly/grilly-config-version.cmake

@@ -20,6 +20,7 @@
 
 #include "grilly/conv2d.hpp"
 #include "grilly/core.hpp"
+#include "grilly/device_tensor.hpp"
 #include "grilly/nn.hpp"
 #include "grilly/tensor.hpp"
 

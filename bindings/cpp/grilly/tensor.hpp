@@ -25,13 +25,18 @@ struct Shape {
     friend bool operator==(const Shape &a, const Shape &b) { return a.rank == b.rank && a.sizes == b.sizes; }
     friend bool operator!=(const Shape &a, const Shape &b) { return !(a == b); }
 
-    /// Their product; 0 if there are none, or one is negative.
+    /// Their product; 0 if there are none, or one is negative; the largest number there is if it overflows.
     std::size_t elements() const {
+        constexpr std::size_t LARGEST = static_cast<std::size_t>(-1);
         std::size_t product = rank > 0 ? 1 : 0;
+        bool overflows = false;
         for (std::int32_t axis = 0; axis < std::min(rank, 4); ++axis) {
-            product *= static_cast<std::size_t>(std::max<std::int64_t>(sizes[static_cast<std::size_t>(axis)], 0));
+            const auto size = static_cast<std::size_t>(std::max<std::int64_t>(sizes[static_cast<std::size_t>(axis)], 0));
+            if (size == 0) return 0;
+            overflows = overflows || product > LARGEST / size;
+            product *= size;
         }
-        return product;
+        return overflows ? LARGEST : product;
     }
 };
 
