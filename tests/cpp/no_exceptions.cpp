@@ -67,7 +67,8 @@ int main(int argc, char **argv) {
     require(refused.status() == GRILLY_ERROR_INVALID_ARGUMENT && std::strstr(refused.message(), "broadcast") != nullptr,
             "shapes that do not broadcast were accepted", refused.message());
     auto row = std::move(*result).try_reshape({2 * 8 * 36});
-    require(bool(row) && row->try_zero_() == GRILLY_OK && row->try_to_host()->data[0] == 0, "try_reshape", row.message());
+    require(bool(row), "try_reshape", row.message());
+    require(row->try_zero_() == GRILLY_OK && row->try_to_host()->data[0] == 0, "try_zero_");
 
     const auto devices = grilly::try_devices();
     require(bool(devices) && !devices->empty(), "no devices", devices.message());

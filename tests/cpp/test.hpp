@@ -1,5 +1,5 @@
-// What the C++ test programs share. They print "ok NAME" for every group of checks that held, and exit with 1 if any did
-// not.
+// What the C++ test programs share. They print "ok NAME" for every group of checks that held, and exit with 1 if any
+// did not.
 #ifndef GRILLY_TESTS_TEST_HPP
 #define GRILLY_TESTS_TEST_HPP
 

@@ -20,14 +20,15 @@ private:
     float number_ = 1;
 };
 
-/// A tensor that owns its memory on a context's device: row-major, of 1 to 4 sizes, which may be 0. It moves, and is only
-/// copied by `copy()`. It converts to a ConstTensor or Tensor wherever a call takes a view.
+/// A tensor that owns its memory on a context's device: float32, row-major, of 1 to 4 sizes, which may be 0. It moves,
+/// and is only copied by `copy()`. It converts to a ConstTensor or Tensor wherever a call takes a view. The memory
+/// returns to the context's pool with the tensor.
 ///
-/// Only creation and `buffer().write()` upload, only `to_host()` and `buffer().read()` download. Its context must be open
-/// when it computes. Any thread may hold it; while one changes its contents, no other may use them.
+/// Only creation from values and `buffer().write()` upload; only `to_host()` and `buffer().read()` download. The context
+/// must be open when it computes. Any thread may hold it; while one changes its contents, no other may use them.
 ///
-/// Operations take operands that broadcast to their result as NumPy's arrays do, and round as `grilly_elementwise` says;
-/// `alpha` is a factor of `b`. Operands of another context, or that do not broadcast, are errors.
+/// Operands broadcast to the result as NumPy's arrays do; results are rounded as `grilly_elementwise` says, and `alpha`
+/// is a factor of `b`. Operands of another context, or that do not broadcast, are errors.
 class DeviceTensor {
 public:
     /// Holds nothing, until a tensor is moved in.
@@ -38,7 +39,8 @@ public:
         return allocate(context.get(), shape, grilly_buffer_create);
     }
     /// A copy of `count` floats of host memory, row-major; as many as the shape says.
-    static Result<DeviceTensor> create(const Context &context, const float *data, std::size_t count, const Shape &shape) {
+    static Result<DeviceTensor> create(const Context &context, const float *data, std::size_t count,
+                                       const Shape &shape) {
         if (count != shape.elements()) return refuse("data: expected as many elements as the shape says");
         auto made = allocate(context.get(), shape, grilly_buffer_create_uninitialized);
         if (!made || count == 0) return made;
@@ -70,7 +72,8 @@ public:
     /// The values in host memory.
     Result<Array> try_to_host() const {
         Array array(shape_);
-        const grilly_status status = array.data.empty() ? GRILLY_OK : buffer_.try_read(array.data.data(), array.data.size());
+        const std::size_t count = array.data.size();
+        const grilly_status status = count == 0 ? GRILLY_OK : buffer_.try_read(array.data.data(), count);
         return Result<Array>(status, std::move(array));
     }
     /// Moves the memory into a tensor of another shape with as many elements; if they differ, it stays here.
@@ -90,7 +93,9 @@ public:
     /// `*this += alpha · b`: an optimiser's `weight.try_add_(weight_grad, -rate)`.
     grilly_status try_add_(const Operand &b, float alpha = 1) { return try_assign(GRILLY_OP_ADD, *this, b, alpha); }
     /// `*this -= alpha · b`.
-    grilly_status try_sub_(const Operand &b, float alpha = 1) { return try_assign(GRILLY_OP_SUBTRACT, *this, b, alpha); }
+    grilly_status try_sub_(const Operand &b, float alpha = 1) {
+        return try_assign(GRILLY_OP_SUBTRACT, *this, b, alpha);
+    }
     grilly_status try_mul_(const Operand &b) { return try_assign(GRILLY_OP_MULTIPLY, *this, b); }
     grilly_status try_div_(const Operand &b) { return try_assign(GRILLY_OP_DIVIDE, *this, b); }
     grilly_status try_relu_() { return try_assign(GRILLY_OP_MAXIMUM, *this, 0.0f); }
@@ -217,14 +222,20 @@ inline Result<DeviceTensor> try_relu_backward(const DeviceTensor &dy, const Devi
 inline Result<DeviceTensor> DeviceTensor::try_copy() const { return detail::elementwise(GRILLY_OP_COPY, *this, 1.0f); }
 
 #if defined(__cpp_exceptions)
-inline DeviceTensor add(const DeviceTensor &a, const Operand &b, float alpha = 1) { return try_add(a, b, alpha).value(); }
-inline DeviceTensor sub(const DeviceTensor &a, const Operand &b, float alpha = 1) { return try_sub(a, b, alpha).value(); }
+inline DeviceTensor add(const DeviceTensor &a, const Operand &b, float alpha = 1) {
+    return try_add(a, b, alpha).value();
+}
+inline DeviceTensor sub(const DeviceTensor &a, const Operand &b, float alpha = 1) {
+    return try_sub(a, b, alpha).value();
+}
 inline DeviceTensor mul(const DeviceTensor &a, const Operand &b) { return try_mul(a, b).value(); }
 inline DeviceTensor div(const DeviceTensor &a, const Operand &b) { return try_div(a, b).value(); }
 inline DeviceTensor maximum(const DeviceTensor &a, const Operand &b) { return try_maximum(a, b).value(); }
 inline DeviceTensor minimum(const DeviceTensor &a, const Operand &b) { return try_minimum(a, b).value(); }
 inline DeviceTensor relu(const DeviceTensor &x) { return try_relu(x).value(); }
-inline DeviceTensor relu_backward(const DeviceTensor &dy, const DeviceTensor &y) { return try_relu_backward(dy, y).value(); }
+inline DeviceTensor relu_backward(const DeviceTensor &dy, const DeviceTensor &y) {
+    return try_relu_backward(dy, y).value();
+}
 #endif
 
 }  // namespace grilly

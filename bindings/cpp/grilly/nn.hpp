@@ -100,11 +100,14 @@ namespace detail {
 
 // What a layer does with its tensors, in host memory and on a device.
 
-inline Result<Array> place(const Context &, Array values, Array *) { return Result<Array>(GRILLY_OK, std::move(values)); }
-inline Result<DeviceTensor> place(const Context &context, const Array &values, DeviceTensor *) {
+/// Values as a tensor of the last argument's kind.
+inline Result<Array> place(const Context &, Array values, const Array &) {
+    return Result<Array>(GRILLY_OK, std::move(values));
+}
+inline Result<DeviceTensor> place(const Context &context, const Array &values, const DeviceTensor &) {
     return DeviceTensor::create(context, values);
 }
-/// Another beside `x`, for results.
+/// Another beside `x`, whose values count as unspecified.
 inline Result<Array> like(const Array &, const Shape &shape) { return Result<Array>(GRILLY_OK, Array(shape)); }
 inline Result<DeviceTensor> like(const DeviceTensor &x, const Shape &shape) { return x.try_like(shape); }
 inline Result<Array> copy(const Array &x) { return Result<Array>(GRILLY_OK, x); }
@@ -136,15 +139,15 @@ struct NamedParameter {
 /// one sequence `[C, L]`. N may be 0. The output has the input's rank. ConvTranspose2d and ConvTranspose1d are their
 /// transposes.
 ///
-/// Parameters, gradients, inputs and outputs are all T: Arrays in host memory, or of the layers whose names begin with
-/// Device, DeviceTensors in the layer's context. A chain of those transfers only what the caller does.
+/// Parameters, gradients, inputs and outputs are all T: Arrays in host memory, or, of the layers whose names begin with
+/// Device, DeviceTensors in the layer's context. A chain of the latter transfers nothing by itself.
 template <std::size_t D, bool Transposed = false, class T = Array>
 class Conv {
 public:
     using Options = ConvOptions<D, Transposed>;
 
     /// `[out_channels, in_channels / groups, kernel...]` (transposed: `[in_channels, out_channels / groups, ...]`), and
-    /// `[out_channels]` or empty. Write them as you like.
+    /// `[out_channels]` or empty. Assign to them, or change them in place, as you like.
     T weight, bias;
     /// Sums of what `backward` found; without elements until then.
     T weight_grad, bias_grad;
@@ -166,7 +169,8 @@ public:
         return with_parameters(context, std::move(*conv), std::move(weight), std::move(bias));
     }
 
-    /// A layer on a device with copies of this one's parameters. Gradients, the kept input and a packed weight stay behind.
+    /// A layer on a device with copies of this one's parameters. Gradients, the kept input and a packed weight stay
+    /// behind.
     Result<Conv<D, Transposed, DeviceTensor>> try_to_device(const Context &context) const {
         static_assert(ON_HOST, "the layer is on a device");
         using OnDevice = Conv<D, Transposed, DeviceTensor>;
@@ -293,21 +297,22 @@ private:
         return Result<Conv>(op.status(), Conv(std::move(*op), options));
     }
     static Result<Conv> with_parameters(const Context &context, Conv conv, Array weight, Array bias) {
-        auto placed = detail::place(context, std::move(weight), &conv.weight);
+        auto placed = detail::place(context, std::move(weight), conv.weight);
         if (!placed) return Result<Conv>(placed.status(), std::move(conv), placed.message());
         conv.weight = std::move(*placed);
         if (bias.shape.rank == 0) return Result<Conv>(GRILLY_OK, std::move(conv));
-        placed = detail::place(context, std::move(bias), &conv.bias);
+        placed = detail::place(context, std::move(bias), conv.bias);
         conv.bias = std::move(*placed);
         return Result<Conv>(placed.status(), std::move(conv), placed.message());
     }
 
     Result<T> compute(const T &x) const {
-        if (!known_rank(detail::shape_of(x))) return refuse(D == 2 ? "x: expected [N, C, H, W] or [C, H, W]"
-                                                                       : "x: expected [N, C, L] or [C, L]");
-        auto shape = op_.try_output_shape(widen(detail::shape_of(x)));
+        const Shape &input = detail::shape_of(x);
+        if (!known_rank(input)) return refuse(D == 2 ? "x: expected [N, C, H, W] or [C, H, W]"
+                                                     : "x: expected [N, C, L] or [C, L]");
+        auto shape = op_.try_output_shape(widen(input));
         if (!shape) return Result<T>(shape.status(), T(), shape.message());
-        auto y = detail::like(x, narrow(*shape, rank(x)));
+        auto y = detail::like(x, narrow(*shape, input.rank));
         if (!y) return y;
         const grilly_status status = try_forward(view(x), view(*y));
         return Result<T>(status, std::move(*y));

@@ -31,8 +31,9 @@ struct Shape {
         std::size_t product = rank > 0 ? 1 : 0;
         bool overflows = false;
         for (std::int32_t axis = 0; axis < std::min(rank, 4); ++axis) {
-            const auto size = static_cast<std::size_t>(std::max<std::int64_t>(sizes[static_cast<std::size_t>(axis)], 0));
-            if (size == 0) return 0;
+            const std::int64_t signed_size = sizes[static_cast<std::size_t>(axis)];
+            if (signed_size <= 0) return 0;
+            const auto size = static_cast<std::size_t>(signed_size);
             overflows = overflows || product > LARGEST / size;
             product *= size;
         }
