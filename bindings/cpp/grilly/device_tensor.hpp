@@ -41,9 +41,10 @@ public:
     /// A copy of `count` floats of host memory, row-major; as many as the shape says.
     static Result<DeviceTensor> create(const Context &context, const float *data, std::size_t count,
                                        const Shape &shape) {
-        if (count != shape.elements()) return refuse("data: expected as many elements as the shape says");
         auto made = allocate(context.get(), shape, grilly_buffer_create_uninitialized);
-        if (!made || count == 0) return made;
+        if (!made) return made;
+        if (count != shape.elements()) return refuse("data: expected as many elements as the shape says");
+        if (count == 0) return made;
         const grilly_status status = made->buffer_.try_write(data, count);
         return Result<DeviceTensor>(status, std::move(*made));
     }
@@ -58,7 +59,12 @@ public:
         return allocate(context_, shape, grilly_buffer_create_uninitialized);
     }
     /// The same values in memory of its own.
-    Result<DeviceTensor> try_copy() const;
+    Result<DeviceTensor> try_copy() const {
+        auto made = try_like(shape_);
+        if (!made) return made;
+        const grilly_status status = made->try_copy_(*this);
+        return Result<DeviceTensor>(status, std::move(*made));
+    }
 
     const Shape &shape() const noexcept { return shape_; }
     const Buffer &buffer() const noexcept { return buffer_; }
@@ -83,12 +89,11 @@ public:
         return Result<DeviceTensor>(GRILLY_OK, DeviceTensor(context_, std::move(buffer_), shape));
     }
 
-    /// `*this = op(a, alpha · b)` for a `GRILLY_OP_*`; at least one of `a` and `b` is a tensor. Either may be this one.
-    grilly_status try_assign(std::int32_t op, const Operand &a, const Operand &b, float alpha = 1) {
-        const ConstTensor left = view(a), right = view(b);
+    /// `*this = op(a, alpha · b)` for a `GRILLY_OP_*`. `a` and `b` may be this tensor.
+    grilly_status try_assign(std::int32_t op, const DeviceTensor &a, const Operand &b, float alpha = 1) {
         // A number's place is taken by alpha.
-        const float factor = a.tensor_ == nullptr ? a.number_ : alpha * b.number_;
-        return grilly_elementwise(context_, op, left.get(), right.get(), factor, Tensor(*this).get());
+        return grilly_elementwise(context_, op, ConstTensor(a).get(), view(b).get(), alpha * b.number_,
+                                  Tensor(*this).get());
     }
     /// `*this += alpha · b`: an optimiser's `weight.try_add_(weight_grad, -rate)`.
     grilly_status try_add_(const Operand &b, float alpha = 1) { return try_assign(GRILLY_OP_ADD, *this, b, alpha); }
@@ -100,7 +105,10 @@ public:
     grilly_status try_div_(const Operand &b) { return try_assign(GRILLY_OP_DIVIDE, *this, b); }
     grilly_status try_relu_() { return try_assign(GRILLY_OP_MAXIMUM, *this, 0.0f); }
     /// Overwrites the values by those of `source`, which broadcasts.
-    grilly_status try_copy_(const Operand &source) { return try_assign(GRILLY_OP_COPY, source, 1.0f); }
+    grilly_status try_copy_(const Operand &source) {
+        return grilly_elementwise(context_, GRILLY_OP_COPY, view(source).get(), nullptr, source.number_,
+                                  Tensor(*this).get());
+    }
     grilly_status try_fill_(float value) { return try_copy_(value); }
     grilly_status try_zero_() { return try_fill_(0); }
 
@@ -119,7 +127,7 @@ public:
     DeviceTensor copy() const { return try_copy().value(); }
     Array to_host() const { return try_to_host().value(); }
     DeviceTensor reshape(const Shape &shape) && { return std::move(*this).try_reshape(shape).value(); }
-    DeviceTensor &assign(std::int32_t op, const Operand &a, const Operand &b, float alpha = 1) {
+    DeviceTensor &assign(std::int32_t op, const DeviceTensor &a, const Operand &b, float alpha = 1) {
         return checked(try_assign(op, a, b, alpha));
     }
     DeviceTensor &add_(const Operand &b, float alpha = 1) { return checked(try_add_(b, alpha)); }
@@ -218,8 +226,6 @@ inline Result<DeviceTensor> try_relu(const DeviceTensor &x) { return try_maximum
 inline Result<DeviceTensor> try_relu_backward(const DeviceTensor &dy, const DeviceTensor &y) {
     return detail::elementwise(GRILLY_OP_RELU_BACKWARD, dy, y);
 }
-
-inline Result<DeviceTensor> DeviceTensor::try_copy() const { return detail::elementwise(GRILLY_OP_COPY, *this, 1.0f); }
 
 #if defined(__cpp_exceptions)
 inline DeviceTensor add(const DeviceTensor &a, const Operand &b, float alpha = 1) {
