@@ -23,7 +23,8 @@ struct Io {
     Tensor dweight;
     Tensor dbias;
     const Weights *prepared = nullptr;  ///< Instead of `weight`.
-    bool accumulate = false;            ///< Add to the gradients instead of overwriting them.
+    bool accumulate_input = false;       ///< Add to `dx` instead of overwriting it.
+    bool accumulate_parameters = false;  ///< Add to `dweight` and `dbias` instead of overwriting them.
 
     /// The C structure; valid as long as this is.
     grilly_conv2d_io raw() const {
@@ -38,7 +39,8 @@ struct Io {
         io.dweight = dweight.get();
         io.dbias = dbias.get();
         io.prepared = prepared == nullptr ? nullptr : prepared->get();
-        io.flags = accumulate ? GRILLY_ACCUMULATE : 0;
+        if (accumulate_input) io.flags |= GRILLY_ACCUMULATE_INPUT;
+        if (accumulate_parameters) io.flags |= GRILLY_ACCUMULATE_PARAMETERS;
         return io;
     }
 };
@@ -106,7 +108,7 @@ public:
             return grilly_weights_create(get(), weight.get(), out);
         });
     }
-    /// `pass` is a `GRILLY_PASS_*`; `flags` are of `GRILLY_ACCUMULATE`, `GRILLY_WITH_BIAS`, `GRILLY_WITH_WEIGHTS`.
+    /// `pass` is a `GRILLY_PASS_*`; `flags` are of `GRILLY_ACCUMULATE_*`, `GRILLY_WITH_BIAS`, `GRILLY_WITH_WEIGHTS`.
     Result<Plan> try_plan(std::int32_t pass, const Shape &input, std::uint32_t flags = 0) const {
         return detail::make<Plan>([&](grilly_plan **out) {
             return grilly_conv2d_plan(get(), pass, input.sizes.data(), flags, out);

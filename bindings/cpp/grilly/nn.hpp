@@ -216,16 +216,14 @@ public:
     grilly_status try_backward(const ConstTensor &x, const ConstTensor &dy, const Tensor &dx) {
         grilly_status status = try_start_grad(weight, weight_grad);
         if (status == GRILLY_OK && has_bias()) status = try_start_grad(bias, bias_grad);
+        if (status != GRILLY_OK) return status;
         Io io = parameters();
+        io.x = x;
         io.dy = dy;
         io.dx = dx;
-        if (status == GRILLY_OK && dx.get() != nullptr) status = op_.try_backward(io);
-        if (status != GRILLY_OK) return status;
-        io.x = x;
-        io.dx = Tensor();
         io.dweight = view(weight_grad);
         if (has_bias()) io.dbias = Tensor(bias_grad);
-        io.accumulate = true;
+        io.accumulate_parameters = true;
         return op_.try_backward(io);
     }
 
