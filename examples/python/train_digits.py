@@ -93,8 +93,8 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.weight = Parameter(np.empty((out_features, in_features)))
-        self.bias = Parameter(np.empty(out_features))
+        self.weight = Parameter(np.empty((out_features, in_features), np.float32))
+        self.bias = Parameter(np.empty(out_features, np.float32))
         init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         init.uniform_(self.bias, -1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
 
