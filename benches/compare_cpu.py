@@ -14,6 +14,7 @@ import dataclasses
 import datetime
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -30,26 +31,27 @@ class Peer(NamedTuple):
     open: Callable[[int], tuple[str, Prepare]]
     #: What pip installs for it, the package itself first.
     requirements: tuple[str, ...]
+    passes: tuple[str, ...]
     note: str
 
 
-OURS = Peer("libgrilly", cpu_peers.libgrilly, (), "weight raw with every call")
+OURS = Peer("libgrilly", cpu_peers.libgrilly, (), PASSES, "weight raw with every call")
 PEERS = (
     Peer(
-        "onnxruntime", cpu_peers.onnx_runtime, ("onnxruntime==1.32.0", "onnx==1.23.2"),
+        "onnxruntime", cpu_peers.onnx_runtime, ("onnxruntime==1.32.0", "onnx==1.23.2"), (FORWARD,),
         "weight laid out when the model is loaded",
     ),
-    Peer("torch", cpu_peers.pytorch, ("torch==2.15.0",), "oneDNN, weight raw with every call"),
+    Peer("torch", cpu_peers.pytorch, ("torch==2.15.0",), PASSES, "oneDNN, weight raw with every call"),
     Peer(
-        "ncnn", cpu_peers.ncnn, ("ncnn==1.0.20261020",),
-        "one image a call; Winograd for 3×3, in another class of accuracy; weight transformed when the model is loaded",
+        "ncnn", cpu_peers.ncnn, ("ncnn==1.0.20261020",), (FORWARD,),
+        "one image a call; Winograd for 3×3, in another class of accuracy; weight laid out when the model is loaded",
     ),
 )
 #: Batches of shapes.json that are a GPU's.
 BATCHES = {"big": 4}
 #: Layers for what Python adds to the C function: a tiny one, one of about a millisecond, one of many.
 OVERHEAD = ("tiny", "conv1d", "seed_resnet_small")
-OVERHEAD_ROUNDS = 15
+OVERHEAD_ROUNDS = 25
 
 
 def main() -> None:
@@ -57,27 +59,27 @@ def main() -> None:
     chosen = [dataclasses.replace(shape, n=BATCHES.get(shape.name, shape.n)) for shape in shapes()]
     chosen = [shape for shape in chosen if not options.only or shape.name in options.only]
     with contextlib.ExitStack() as stack:
-        workers: dict[str, Worker] = {}
+        workers: dict[Peer, Worker] = {}
         report: dict[str, Any] = {
             "date": datetime.date.today().isoformat(), "processor": processor(), "cores": cores(),
             "threads": options.threads, "rounds": options.rounds, "seconds_a_turn": options.seconds, "peers": {},
         }
-        print("{processor}, {cores} cores, {threads} threads, {date}".format(**report))
+        print("{processor}, cores: {cores}, threads: {threads}, {date}".format(**report))
         for peer in (OURS, *(peer for peer in PEERS if peer.name in options.peers)):
             try:
-                folder = installed(peer)
-                workers[peer.name] = Worker(peer.open, folder, options.threads, options.realtime)
-                stack.callback(workers[peer.name].close)
-                state = {"version": workers[peer.name].version, "note": peer.note}
+                worker = Worker(peer.open, installed(peer), options.threads, options.realtime)
+                stack.callback(worker.close)
+                workers[peer] = worker
+                state = {"version": worker.version, "note": peer.note}
             except PeerError as error:
                 state = {"error": str(error)}
             report["peers"][peer.name] = state
             print(f"{peer.name}: {'; '.join(state.values())}")
-        if OURS.name not in workers:
+        if OURS not in workers:
             raise SystemExit("there is nothing to compare with")
         report["rows"] = compare(chosen, workers, options)
         report["means"] = means(report["rows"])
-        report["layers"] = overhead(chosen, workers[OURS.name], options)
+        report["layers"] = overhead(chosen, workers[OURS], options)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"\nwritten to {options.json}")
@@ -107,17 +109,18 @@ def installed(peer: Peer) -> Path | None:
     """Where the peer's packages are."""
     if not peer.requirements:
         return None
+    package = peer.requirements[0].replace("==", "-")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "libgrilly" / "peers" / peer.requirements[0].replace("==", "-")
+    folder = cache / "libgrilly" / "peers" / f"{package}-{sys.implementation.cache_tag}"
     install(peer.requirements, folder)
     return folder
 
 
-def compare(chosen: list[Shape], workers: dict[str, Worker], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Times every pass of every layer, and prints a line of each: median and best milliseconds, error against float64,
-    and how many times as long as libgrilly a peer takes."""
-    ours, *others = workers
-    cells = ["layer", "batch", "pass", "GFLOP", f"{ours} ms (best)", "GFLOP/s", "error"]
+def compare(chosen: list[Shape], workers: dict[Peer, Worker], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Times every pass of every layer, and prints a line of each: median and best milliseconds, relative error against
+    float64, and how many times as long as libgrilly a peer takes."""
+    others = [peer.name for peer in workers if peer is not OURS]
+    cells = ["layer", "batch", "pass", "GFLOP", f"{OURS.name} ms (best)", "GFLOP/s", "error"]
     for name in others:
         cells += [f"{name} ms (best)", "error", "ratio"]
     widths = [max(len(cell), least) for cell, least in zip(cells, [17, 0, 15, 0, 17, 0, 7] + [17, 7, 5] * len(others))]
@@ -125,60 +128,76 @@ def compare(chosen: list[Shape], workers: dict[str, Worker], options: argparse.N
     print(line(["-" * width for width in widths], widths))
     rows = []
     for shape in chosen:
-        able: dict[str, Any] = {}
-        for name, worker in workers.items():
-            try:
-                able[name] = worker.load(shape)
-            except PeerError as error:
-                able[name] = error
+        loaded = {peer: attempt(worker.load, shape) for peer, worker in workers.items()}
         operands = Operands.of(shape)
         for name in PASSES:
-            figures = measure(shape, name, operands, workers, able, options)
+            figures = judge(shape, name, operands, workers, loaded)
+            clock(name, workers, figures, options)
             rows.append(
                 {"shape": shape.name, "batch": shape.n, "pass": name, "gflop": shape.flops / 1e9, "figures": figures}
             )
-            print(line(row_cells(rows[-1], ours, others), widths), flush=True)
+            print(line(row_cells(rows[-1], others), widths), flush=True)
+    for row in rows:
+        for peer, figure in row["figures"].items():
+            if "failure" in figure:
+                print(f"{peer} failed at {row['shape']}, {row['pass']}: {figure['failure']}")
     return rows
 
 
-def measure(
-    shape: Shape, name: str, operands: Operands, workers: dict[str, Worker], able: dict[str, Any],
-    options: argparse.Namespace,
+def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What it gives, or why a peer could not."""
+    try:
+        return call(*arguments)
+    except PeerError as error:
+        return error
+
+
+def judge(
+    shape: Shape, name: str, operands: Operands, workers: dict[Peer, Worker], loaded: dict[Peer, Any]
 ) -> dict[str, dict[str, Any]]:
-    """A pass's figures by peer: those of the peers that have it, and an error for one that failed."""
-    figures: dict[str, dict[str, Any]] = {}
+    """The relative error of a pass by peer, of those that have it; a peer that failed says why.
+
+    Raises:
+        SystemExit: if libgrilly failed.
+    """
     exact = reference(shape, name, operands)
+    figures: dict[str, dict[str, Any]] = {}
     for peer, worker in workers.items():
-        if isinstance(able[peer], PeerError):
-            figures[peer] = {"failure": str(able[peer])}
-        elif name in able[peer]:
-            try:
-                figures[peer] = {"error": relative_error(worker.result(name), exact)}
-            except PeerError as error:
-                figures[peer] = {"failure": str(error)}
-    del exact
-    contenders = [peer for peer, figure in figures.items() if "error" in figure]
-    times = time_in_turns([(workers[peer], name) for peer in contenders], options.rounds, options.seconds)
-    for peer, time in zip(contenders, times):
-        figures[peer] |= {"ms": 1e3 * time.median, "best_ms": 1e3 * time.best, "calls": len(time.seconds)}
-        ours = figures[contenders[0]]
-        figures[peer] |= {key: figures[peer][of] / ours[of] for key, of in (("ratio", "ms"), ("best_ratio", "best_ms"))}
+        if name in peer.passes:
+            got = loaded[peer] or attempt(worker.result, name)
+            failed = isinstance(got, PeerError)
+            figures[peer.name] = {"failure": str(got)} if failed else {"error": relative_error(got, exact)}
+    if "failure" in figures[OURS.name]:
+        raise SystemExit(f"{OURS.name}, {shape.name}, {name}: {figures[OURS.name]['failure']}")
     return figures
 
 
-def row_cells(row: dict[str, Any], ours: str, others: list[str]) -> list[str]:
+def clock(name: str, workers: dict[Peer, Worker], figures: dict[str, Any], options: argparse.Namespace) -> None:
+    """Adds times to the figures of a pass, and how many times as long as libgrilly each peer takes."""
+    contenders = [peer for peer in workers if "error" in figures.get(peer.name, {})]
+    times = time_in_turns([(workers[peer], name) for peer in contenders], options.rounds, options.seconds)
+    ours = times[contenders.index(OURS)]
+    for peer, time in zip(contenders, times):
+        figures[peer.name] |= {
+            "ms": 1e3 * time.median, "best_ms": 1e3 * time.best, "calls": len(time.seconds),
+            "ratio": time.median / ours.median, "best_ratio": time.best / ours.best,
+        }
+
+
+def row_cells(row: dict[str, Any], others: list[str]) -> list[str]:
     def time_and_error(figure: dict[str, Any]) -> list[str]:
         return [f"{figure['ms']:.3f} ({figure['best_ms']:.3f})", f"{figure['error']:.1e}"]
 
-    time, error = time_and_error(row["figures"][ours])
-    speed = row["gflop"] / row["figures"][ours]["ms"] * 1e3
+    ours = row["figures"][OURS.name]
+    time, error = time_and_error(ours)
+    speed = row["gflop"] / ours["ms"] * 1e3
     cells = [row["shape"], str(row["batch"]), row["pass"], f"{row['gflop']:.3f}", time, f"{speed:.0f}", error]
     for name in others:
         figure = row["figures"].get(name)
         if figure is None:
             cells += ["", "", ""]
         elif "failure" in figure:
-            cells += [figure["failure"], "", ""]
+            cells += ["failed", "", ""]
         else:
             cells += [*time_and_error(figure), f"{figure['ratio']:.2f}"]
     return cells
@@ -190,16 +209,18 @@ def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
     result: dict[str, dict[str, dict[str, float]]] = {}
     for peer in (peer.name for peer in PEERS):
         for name in PASSES:
-            figures = [row["figures"].get(peer, {}) for row in rows if row["pass"] == name]
-            figures = [figure for figure in figures if "ratio" in figure]
+            figures = {
+                row["shape"]: row["figures"][peer] for row in rows
+                if row["pass"] == name and "ratio" in row["figures"].get(peer, {})
+            }
             if not figures:
                 continue
-            of = {key: geometric_mean(figure[key] for figure in figures) for key in ("ratio", "best_ratio")}
-            of["least"] = min(figure["ratio"] for figure in figures)
+            of = {key: geometric_mean(figure[key] for figure in figures.values()) for key in ("ratio", "best_ratio")}
+            least = min(figures, key=lambda shape: figures[shape]["ratio"])
             result.setdefault(peer, {})[name] = of
             print(
                 f"  {peer}, {name}: {of['ratio']:.2f} ({of['best_ratio']:.2f}) over {len(figures)} layers, "
-                f"the least {of['least']:.2f}"
+                f"the least {figures[least]['ratio']:.2f} at {least}"
             )
     return result
 
@@ -212,7 +233,7 @@ def overhead(chosen: list[Shape], worker: Worker, options: argparse.Namespace) -
         if shape.name not in OVERHEAD:
             continue
         worker.load(shape)
-        times = time_in_turns([(worker, name) for name in operations], OVERHEAD_ROUNDS, options.seconds / 2)
+        times = time_in_turns([(worker, name) for name in operations], OVERHEAD_ROUNDS, options.seconds / 5)
         c, layer, trained = (1e3 * time.median for time in times)
         rows.append({"shape": shape.name, "c_ms": c, "layer_ms": layer, "trained_layer_ms": trained})
         print(
@@ -250,7 +271,7 @@ def chart(report: dict[str, Any], path: Path) -> None:
     panels[0].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     panels[0].legend(ncols=len(peers), loc="upper left")
     panels[-1].set_xticks(range(len(names)), names, rotation=30, ha="right")
-    figure.suptitle("Above the line libgrilly is faster. {processor}, {threads} threads, {date}".format(**report))
+    figure.suptitle("Above the line libgrilly is faster. {processor}, threads: {threads}, {date}".format(**report))
     figure.savefig(path, dpi=120)
 
 

@@ -77,11 +77,15 @@ class Worker:
         self._process.start()
         theirs.close()
         self.realtime = realtime
-        self.version: str = self._ask("start", folder, threads, realtime)
+        try:
+            self.version: str = self._ask("start", folder, threads, realtime)
+        except PeerError:
+            self.close()
+            raise
 
-    def load(self, shape: Shape) -> list[str]:
-        """Prepares a layer in place of the one before; gives the names of its operations."""
-        return self._ask("load", shape)
+    def load(self, shape: Shape) -> None:
+        """Prepares a layer, in place of the one before."""
+        self._ask("load", shape)
 
     def result(self, name: str) -> np.ndarray:
         return self._ask("result", name)
@@ -158,10 +162,9 @@ def _serve(connection: Connection, open_peer: Callable[[int], tuple[str, Prepare
         version, prepare = open_peer(threads)
         return version
 
-    def load(shape: Shape) -> list[str]:
+    def load(shape: Shape) -> None:
         operations.clear()
         operations.update(prepare(shape, Operands.of(shape)))
-        return list(operations)
 
     def result(name: str) -> np.ndarray:
         return operations[name].result()
