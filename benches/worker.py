@@ -88,6 +88,7 @@ class Worker:
         self._ask("load", shape)
 
     def result(self, name: str) -> np.ndarray:
+        """Runs an operation of the layer that was loaded."""
         return self._ask("result", name)
 
     def turn(self, name: str, seconds: float) -> list[float]:
