@@ -1,7 +1,7 @@
 # Each command sets up what it needs; what it installs it names.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench compare-cpu install shaders header clean
+.PHONY: help demo train test lint bench compare-cpu install shaders header clean
 
 PREFIX ?= /usr/local
 
@@ -10,6 +10,9 @@ help: ## list the commands
 
 demo: ## train a layer on the best device there is and draw what it learned
 	@scripts/demo.sh
+
+train: ## train a small network to read digits and draw how it learned; ARGS="--compare-torch"
+	@scripts/train.sh $(ARGS)
 
 test: ## run every test, on every device
 	@scripts/test.sh

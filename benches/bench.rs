@@ -6,8 +6,8 @@
 //! ```
 
 use grilly::{
-    Backward, Buffer, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceKind, DeviceTensor, Forward,
-    Input, Output, Result, Weight, probe,
+    Accumulate, Backward, Buffer, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceKind, DeviceTensor,
+    Forward, Input, Output, Result, Weight, probe,
 };
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -231,7 +231,7 @@ impl Layer {
                 dx: Some(self.dx.output()),
                 dweight: None,
                 dbias: None,
-                accumulate: false,
+                accumulate: Accumulate::default(),
             }),
             _ => self.conv.backward(Backward {
                 x: Some(self.x.input()),
@@ -240,7 +240,7 @@ impl Layer {
                 dx: None,
                 dweight: Some(self.dweight.output()),
                 dbias: Some(self.dbias.output()),
-                accumulate: false,
+                accumulate: Accumulate::default(),
             }),
         }
     }

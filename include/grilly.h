@@ -127,19 +127,24 @@
 #define GRILLY_PASS_BACKWARD_WEIGHT 2
 
 /*
- `grilly_conv2d_io.flags`, `grilly_conv2d_plan`: add to the gradients instead of overwriting them.
+ `grilly_conv2d_io.flags`, `grilly_conv2d_plan`: add to `dx` instead of overwriting it.
  */
-#define GRILLY_ACCUMULATE 1
+#define GRILLY_ACCUMULATE_INPUT 1
+
+/*
+ `grilly_conv2d_io.flags`, `grilly_conv2d_plan`: add to `dweight` and `dbias` instead of overwriting them.
+ */
+#define GRILLY_ACCUMULATE_PARAMETERS 2
 
 /*
  `grilly_conv2d_plan`: a bias is added (forward), or its gradient wanted (backward weight).
  */
-#define GRILLY_WITH_BIAS 2
+#define GRILLY_WITH_BIAS 4
 
 /*
  `grilly_conv2d_plan`: the weight comes packed, as a `grilly_weights`.
  */
-#define GRILLY_WITH_WEIGHTS 4
+#define GRILLY_WITH_WEIGHTS 8
 
 /*
  `grilly_elementwise`: copies `a`, or fills with `alpha` where `a` is NULL; `b` is NULL.
@@ -532,7 +537,7 @@ typedef struct {
      */
     const grilly_weights *prepared;
     /*
-     `GRILLY_ACCUMULATE` or 0.
+     `GRILLY_ACCUMULATE_*` bits.
      */
     uint32_t flags;
     /*
@@ -661,6 +666,8 @@ typedef struct {
  A bug in this library or its driver; the context refuses further work.
  */
 #define GRILLY_ERROR_INTERNAL 10
+
+
 
 #ifdef __cplusplus
 extern "C" {
@@ -848,8 +855,9 @@ grilly_status grilly_conv2d_forward(const grilly_conv2d *conv,
 
 /*
  Those gradients whose tensors are given: `dx` (needs `weight` or `prepared`), `dweight` and `dbias` (`dweight`
- needs `x`), each from `dy`; and waits for them. They are overwritten, or added to with `GRILLY_ACCUMULATE`. No
- tensor may overlap a gradient. After an error the gradients' contents are unspecified.
+ needs `x`), each from `dy`; and waits for them. They are overwritten, or added to with
+ `GRILLY_ACCUMULATE_INPUT` (`dx`) and `GRILLY_ACCUMULATE_PARAMETERS` (`dweight` and `dbias`). No tensor may overlap a
+ gradient. After an error the gradients' contents are unspecified.
 
  # Safety
  As for `grilly_conv2d_forward`.
@@ -919,16 +927,16 @@ void grilly_device_info_init(grilly_device_info *info, size_t size);
 grilly_status grilly_device_info_get(uint32_t index, grilly_device_info *info);
 
 /*
- `out = op(a, alpha · b)`, and waits for it; `op` is one of `GRILLY_OP_*`. `a` or `b` may be NULL: `alpha` stands in its
- place then, and is no factor.
+ `out = op(a, alpha · b)`, and waits for it; `op` is one of `GRILLY_OP_*`. `a` or `b` may be NULL: `alpha` stands in
+ its place then, and is no factor.
 
  All tensors lie in buffers of `context`. `a` and `b` broadcast to the shape of `out` as NumPy's arrays do: their
  sizes, counted from the last axis, are 1 or those of `out`. `out` may be the same memory as `a` or `b`, to work in
  place; it may not overlap them otherwise.
 
  `alpha · b` is rounded before the operation. With `alpha` 1, sums, differences, products, maxima and minima are the
- IEEE 754 results, bit by bit; a GPU may take subnormal operands and results of arithmetic for zeros, and its quotients
- are within 2.5 units in the last place.
+ IEEE 754 results, bit by bit; a GPU may take subnormal operands and results of arithmetic for zeros, and its
+ quotients are within 2.5 units in the last place.
 
  # Safety
  `a` and `b` are NULL or initialised; `out` is initialised.
@@ -942,7 +950,8 @@ grilly_status grilly_elementwise(const grilly_context *context,
 
 /*
  Plans one pass over an input of shape `[N, C, H, W]` and compiles its pipelines, so that running it later does not.
- `flags` are of `GRILLY_ACCUMULATE`, `GRILLY_WITH_BIAS` and `GRILLY_WITH_WEIGHTS`.
+ `flags` are of `GRILLY_ACCUMULATE_INPUT` and `GRILLY_ACCUMULATE_PARAMETERS` (for the pass that has such gradients),
+ `GRILLY_WITH_BIAS` and `GRILLY_WITH_WEIGHTS`.
 
  # Safety
  `input` has 4 readable elements; `plan` is writable.

@@ -14,8 +14,9 @@ cargo test --locked --quiet --test header
 say "Table of test cases belongs to its generator"
 python3 tests/generate_cases.py --check
 say "Python code"
-python_packages "ruff==0.17.6"
+python_packages "ruff==0.17.6" "mypy==2.4.1" "numpy>=1.23"
 .venv/bin/ruff check .
+(cd bindings/python && ../../.venv/bin/mypy)
 say "Shell scripts"
 for script in scripts/*.sh .ci/run; do bash -n "$script"; done
 echo "lint: no findings"

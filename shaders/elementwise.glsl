@@ -1,5 +1,5 @@
-// out[i] = op(a[i], alpha · b[i]) for a run of elements, RUN of them a thread. Binding 0 holds a, binding 1 b, binding 3
-// the result. An operand may also be the scalar alpha, a smaller array that is broadcast, or the result itself.
+// out[i] = op(a[i], alpha · b[i]) for a run of elements, RUN of them a thread. Binding 0 holds a, binding 1 b, binding
+// 3 the result. An operand may also be the scalar alpha, a smaller array that is broadcast, or the result itself.
 //
 // Every operation is rounded by itself, and comparisons look at bits: neither a compiler's liberties nor a device that
 // takes subnormals for zeros change what is chosen.

@@ -76,8 +76,22 @@ pub struct Backward<'a> {
     pub dweight: Option<Output<'a>>,
     /// Gradient with respect to the bias.
     pub dbias: Option<Output<'a>>,
-    /// Add to the gradients instead of overwriting them.
-    pub accumulate: bool,
+    /// Which gradients are added to instead of overwritten.
+    pub accumulate: Accumulate,
+}
+
+/// Gradients that a call adds to what their tensors hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accumulate {
+    /// `dx`: where an input feeds several layers.
+    pub input: bool,
+    /// `dweight` and `dbias`: where gradients of several batches are summed.
+    pub parameters: bool,
+}
+
+impl Accumulate {
+    /// Every gradient.
+    pub const ALL: Accumulate = Accumulate { input: true, parameters: true };
 }
 
 /// Sizes in bytes, as float32.
@@ -208,9 +222,10 @@ impl Conv2d {
         let options = PassOptions {
             bias: call.dbias.is_some(),
             skip_weight: call.dweight.is_none(),
-            accumulate: call.accumulate,
+            accumulate: call.accumulate.parameters,
         };
         let parameters = Problem::new(&config, shape, Pass::BackwardWeight, options)?;
+        let options = PassOptions { accumulate: call.accumulate.input, ..options };
         let input_gradient = Problem::new(&config, shape, Pass::BackwardInput, options)?;
 
         let context = &self.context;

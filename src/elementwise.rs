@@ -27,8 +27,9 @@ impl Context {
     /// Computes an element-wise operation on tensors of this context, and waits for it.
     ///
     /// # Errors
-    /// `InvalidArgument` for shapes that do not broadcast, tensors of another context, an `out` that overlaps an operand
-    /// without being the same, and operands that the operation does not have; `Unsupported` beyond the device's reach.
+    /// `InvalidArgument` for shapes that do not broadcast, tensors of another context, an `out` that overlaps an
+    /// operand without being the same, and operands that the operation does not have; `Unsupported` beyond the
+    /// device's reach.
     pub fn elementwise(&self, call: &Elementwise<'_>) -> Result<()> {
         let problem = self.check_elementwise(call)?;
         if problem.elements() == 0 {

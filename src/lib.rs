@@ -47,7 +47,7 @@ mod weights;
 pub use buffer::Buffer;
 pub use config::{Conv2dConfig, PaddingMode, Precision};
 pub use context::{Context, ContextDesc, Log, LogLevel, Stats};
-pub use conv2d::{Backward, Conv2d, Forward, MemorySizes, Weight};
+pub use conv2d::{Accumulate, Backward, Conv2d, Forward, MemorySizes, Weight};
 pub use devices::{DeviceChoice, DeviceInfo, DeviceKind, devices};
 pub use elementwise::{Elementwise, ElementwiseOp};
 pub use error::{Error, Result, Status};

@@ -10,7 +10,7 @@ use common::data::{Data, Generator, Kind};
 use common::guard::LAYOUTS;
 use common::reference::{Expected, Reference};
 use common::rigs::{rigs, sweep};
-use grilly::Precision;
+use grilly::{Accumulate, Precision};
 
 const SMALL: [&str; 3] = ["batch_", "one_pixel_", "one_dimensional_"];
 
@@ -56,9 +56,28 @@ fn gradients_add_to_what_is_there_when_asked() {
     sweep("accumulated gradients", &rigs(), &spread(3, &SMALL), accumulating, |rig, case, (data, expected)| {
         let mut checked = 0;
         for placement in [Placement::Host, Placement::Device, Placement::Strided(1), some_mixture(case)] {
-            let request = Request { accumulate: true, ..Request::new(Precision::Fp32, placement) };
+            let request = Request { accumulate: Accumulate::ALL, ..Request::new(Precision::Fp32, placement) };
             let results = compute(&rig.context, case, data, &request)?;
             checked += check(Contract::Fp32, expected, &results).map_err(|text| format!("{placement:?}: {text}"))?;
+        }
+        Ok(checked)
+    });
+}
+
+#[test]
+fn gradients_of_input_and_parameters_accumulate_apart() {
+    let apart = |case: &Case| {
+        let data = Data::new(case, Kind::Normal);
+        let [y, dx, dweight, dbias] = Reference::new(case, &data, false).all();
+        let [_, dx_added, dweight_added, dbias_added] = Reference::new(case, &data, true).all();
+        (data, [[y.clone(), dx_added, dweight, dbias], [y, dx, dweight_added, dbias_added]])
+    };
+    sweep("accumulated apart", &rigs(), &spread(9, &SMALL), apart, |rig, case, (data, expected)| {
+        let mut checked = 0;
+        for (input, expected) in [true, false].into_iter().zip(expected) {
+            let accumulate = Accumulate { input, parameters: !input };
+            let request = Request { accumulate, ..Request::new(Precision::Fp32, some_mixture(case)) };
+            checked += check(Contract::Fp32, expected, &compute(&rig.context, case, data, &request)?)?;
         }
         Ok(checked)
     });
@@ -72,7 +91,7 @@ fn integers_accumulate_exactly_under_ieee() {
         (data, expected)
     };
     sweep("accumulated integers", &rigs(), &spread(3, &["long_"]), accumulating, |rig, case, (data, expected)| {
-        let request = Request { accumulate: true, ..Request::new(Precision::Ieee, some_mixture(case)) };
+        let request = Request { accumulate: Accumulate::ALL, ..Request::new(Precision::Ieee, some_mixture(case)) };
         check(Contract::Exact, expected, &compute(&rig.context, case, data, &request)?)
     });
 }

@@ -1,4 +1,4 @@
-//! Element-wise operations: NumPy's and PyTorch's values bit by bit, broadcasting, in place, and nothing written beside.
+//! Element-wise operations: the defined values bit by bit, broadcasting, in place, and nothing written beside.
 
 mod common;
 

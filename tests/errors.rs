@@ -4,7 +4,9 @@ mod common;
 
 use common::cases::{ErrorCase, table};
 use common::rigs::{Rig, open, rigs};
-use grilly::{Backward, Buffer, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output, Precision, Status};
+use grilly::{
+    Accumulate, Backward, Buffer, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output, Precision, Status,
+};
 use grilly::{Weight, Weights};
 use ndarray::ArrayD;
 
@@ -80,7 +82,7 @@ fn backward(rig: &Rig, shapes: &Shapes) -> grilly::Result<()> {
         dx: Some(Output::Host(dx.view_mut())),
         dweight: Some(Output::Host(dweight.view_mut())),
         dbias: Some(Output::Host(dbias.view_mut())),
-        accumulate: false,
+        accumulate: Accumulate::default(),
     })
 }
 
@@ -134,7 +136,7 @@ fn a_backward_call_must_bring_what_its_gradients_read() {
         let (mut dx, mut dweight) = (x.clone(), weight.clone());
         let call = |dx, dweight, x: Option<_>, weight: Option<_>| {
             let dy = Input::Host(dy.view());
-            conv.backward(Backward { x, weight, dy, dx, dweight, dbias: None, accumulate: false })
+            conv.backward(Backward { x, weight, dy, dx, dweight, dbias: None, accumulate: Accumulate::default() })
         };
         let dx = Some(Output::Host(dx.view_mut()));
         assert_invalid(call(dx, None, Some(Input::Host(x.view())), None), "dx without weight", &["weight"]);
@@ -201,7 +203,7 @@ impl Pointwise<'_> {
             dx: Some(Output::Device(self.at(dx))),
             dweight: Some(Output::Device(dweight)),
             dbias: None,
-            accumulate,
+            accumulate: if accumulate { Accumulate::ALL } else { Accumulate::default() },
         })
     }
 }

@@ -49,7 +49,14 @@ fn programs_are_those_of_the_examples() {
 #[test]
 fn commands_and_files_that_pages_name_exist() {
     let makefile = read("Makefile");
-    for page in ["README.md", "CONTRIBUTING.md", "docs/accuracy.md", "docs/memory.md", "docs/performance.md"] {
+    for page in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/accuracy.md",
+        "docs/memory.md",
+        "docs/migrating-from-pytorch.md",
+        "docs/performance.md",
+    ] {
         let text = read(page);
         for (at, _) in text.match_indices("`make ") {
             let target = text[at + 6..].split(|c: char| !c.is_ascii_lowercase()).next().expect("one part at least");

@@ -72,6 +72,10 @@ check "compile examples/cpp" "$CXX" $cxx_flags examples/cpp/forward_backward.cpp
 check "compile tests/cpp/layers.cpp" "$CXX" $cxx_flags tests/cpp/layers.cpp -o "$work/layers" $link
 check "compile tests/cpp/layers.cpp as c++20" \
     "$CXX" $cxx_flags -std=c++20 -fsyntax-only tests/cpp/layers.cpp
+for standard in c++17 c++20; do # only the later has spans
+    check "compile tests/cpp/device_tensors.cpp as $standard" \
+        "$CXX" $cxx_flags -std=$standard tests/cpp/device_tensors.cpp -o "$work/device_tensors_$standard" $link
+done
 check "compile tests/cpp/no_exceptions.cpp" \
     "$CXX" $cxx_flags -fno-exceptions -fno-rtti tests/cpp/no_exceptions.cpp -o "$work/no_exceptions" $link
 
@@ -80,7 +84,7 @@ if [ -z "${DEVICES+set}" ]; then
     DEVICES="cpu $("$work/devices" 2>/dev/null)"
 fi
 for device in $DEVICES; do
-    for name in $c_programs no_exceptions example_c example_cpp; do
+    for name in $c_programs no_exceptions device_tensors_c++17 device_tensors_c++20 example_c example_cpp; do
         check "$name on $device" "$work/$name" "$device"
     done
     check "layers on $device" "$work/layers" "$device" tests/cases.json

@@ -33,8 +33,11 @@ all_files_are_there() {
     diff "$work/files" - <<END
 .$prefix/include/grilly.h
 .$prefix/include/grilly.hpp
+.$prefix/include/grilly/conv2d.hpp
 .$prefix/include/grilly/core.hpp
+.$prefix/include/grilly/device_tensor.hpp
 .$prefix/include/grilly/nn.hpp
+.$prefix/include/grilly/tensor.hpp
 .$prefix/lib/cmake/grilly/grilly-config-version.cmake
 .$prefix/lib/cmake/grilly/grilly-config.cmake
 .$prefix/lib/libgrilly.a

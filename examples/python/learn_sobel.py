@@ -21,10 +21,10 @@ import numpy as np
 import grilly
 from grilly.nn import Conv2d
 
-SOBEL_X = np.float32([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+SOBEL_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float32)
 SOBEL = np.stack([SOBEL_X, SOBEL_X.T])
-SHARPEN = np.float32([[0, -1, 0], [-1, 5, -1], [0, -1, 0]])
-BINOMIAL = np.float32([1, 8, 28, 56, 70, 56, 28, 8, 1]) / 256
+SHARPEN = np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]], np.float32)
+BINOMIAL = np.array([1, 8, 28, 56, 70, 56, 28, 8, 1], np.float32) / 256
 
 STEPS = 200
 RATE = 0.6
@@ -39,7 +39,7 @@ def main() -> int:
     device = grilly.default_compute().device
     print(f"device      {device.name} ({device.note})")
     photograph = load_photograph()
-    gray = photograph @ np.float32([0.299, 0.587, 0.114])
+    gray = photograph @ np.array([0.299, 0.587, 0.114], np.float32)
     print(f"photograph  {photograph.shape[1]} x {photograph.shape[0]} pixels")
 
     blurred = filtered("blur", fixed_layer(np.outer(BINOMIAL, BINOMIAL)[None, None]), gray[None])[0]
@@ -151,7 +151,7 @@ def draw(path: Path, content: dict) -> None:
         def strength(edges: np.ndarray) -> np.ndarray:
             return np.hypot(*edges)
 
-        pictures = [
+        pictures: list[tuple[str, np.ndarray, dict]] = [
             ("photograph", content["photograph"], {}),
             ("blur: 9×9 kernel", content["blurred"], {"cmap": "gray"}),
             ("sharpen: depthwise 3×3", content["sharp"], {}),

@@ -4,9 +4,10 @@
 //! reduction runs over channels and taps. Each item owns a rectangle of results and sums all of their blocks.
 
 use super::gather::{Gather, Run, Term};
-use super::gemm::{Engine, Sums, block_depth};
+use super::gemm::{Engine, Panels, Sums, block_depth};
 use super::isa::Isa;
 use super::parallel::{self, Shared, zeroed};
+use super::shifted::Shifted;
 use crate::error::Result;
 
 /// Sums of an item at most: 1 MiB.
@@ -16,8 +17,8 @@ const MAX_COLUMNS: usize = 1024;
 /// Fewer columns, or rows, than these would not pay for the packing of the other operand.
 const MIN_COLUMNS: usize = 384;
 const MIN_ROWS: usize = 128;
-/// Items wanted at least, if that leaves enough to do in each: many threads should find work.
-const ITEMS: usize = 32;
+/// Items wanted at least for each thread, if that leaves enough to do in each: threads may be held up.
+const ITEMS_A_THREAD: usize = 4;
 /// Fewest multiplications worth an item of its own.
 const MIN_ITEM: usize = 1 << 20;
 
@@ -37,6 +38,9 @@ struct Workspace {
     sums: Sums,
     terms: Vec<Term>,
     runs: Vec<Run>,
+    /// Where the panels of B begin, and their rows.
+    begins: Vec<usize>,
+    rows: Vec<usize>,
 }
 
 /// Adds up the products of `gather` into `dst`.
@@ -58,35 +62,54 @@ pub(super) fn correlate(
         return Ok(());
     }
     let depth = block_depth(terms);
+    let threads = parallel::worthwhile(gather.flops(), threads);
+    let shifted = Shifted::new(gather);
+    let positions = shifted.as_ref().map_or(pixels, |shifted| shifted.positions);
 
     // Columns first: weights are packed again for each block of them. Then rows, for which pixels are packed again.
-    let wanted = (pixels * gather.groups).div_ceil(ITEMS).max(MIN_ITEM.div_ceil(gather.outputs * terms));
-    let columns = even(pixels, wanted.clamp(MIN_COLUMNS, MAX_COLUMNS), engine.nr);
-    let column_blocks = pixels.div_ceil(columns);
-    let items = column_blocks * gather.groups;
-    let wanted = if gather.flops() < 2.0 * (ITEMS * MIN_ITEM) as f64 { 1 } else { ITEMS.div_ceil(items) };
+    let items = ITEMS_A_THREAD * threads;
+    let wanted = (positions * gather.groups).div_ceil(items).max(MIN_ITEM.div_ceil(gather.outputs * terms));
+    let columns = even(positions, wanted.clamp(MIN_COLUMNS, MAX_COLUMNS), engine.nr);
+    let column_blocks = positions.div_ceil(columns);
+    let wanted = if gather.flops() < 2.0 * (items * MIN_ITEM) as f64 {
+        1
+    } else {
+        items.div_ceil(column_blocks * gather.groups)
+    };
     let rows = gather.outputs.div_ceil(wanted).max(MIN_ROWS).min(MAX_SUMS / columns);
     let rows = even(gather.outputs, rows, engine.mr);
     let row_blocks = gather.outputs.div_ceil(rows);
 
+    // A block of terms may begin and end inside a channel.
+    let taps = gather.taps[0].len() * gather.taps[1].len();
+    let most_channels = gather.channels.min(depth / taps + 2);
+
     let workspace = || {
         Ok(Workspace {
             a: zeroed(rows * depth)?,
-            b: zeroed(columns * depth)?,
+            b: zeroed(match &shifted {
+                Some(shifted) => shifted.span(columns) * most_channels,
+                None => columns * depth,
+            })?,
             sums: Sums::new(rows * columns, terms.div_ceil(depth))?,
             terms: Vec::new(),
             runs: Vec::new(),
+            begins: engine.every_nr(columns / engine.nr),
+            rows: engine.every_nr(depth),
         })
     };
     let dst = Shared::new(dst);
     let items = gather.groups * row_blocks * column_blocks;
-    parallel::for_each(items, parallel::worthwhile(gather.flops(), threads), workspace, |own, item| {
+    parallel::for_each(items, threads, workspace, |own, item| {
         let (group, block) = (item / (row_blocks * column_blocks), item % (row_blocks * column_blocks));
         let first_row = block / column_blocks * rows;
         let first_pixel = block % column_blocks * columns;
         let last_row = gather.outputs.min(first_row + rows);
-        let last_pixel = pixels.min(first_pixel + columns);
-        gather.runs(first_pixel, last_pixel, engine.nr, &mut own.runs);
+        let last_pixel = positions.min(first_pixel + columns);
+        match &shifted {
+            Some(shifted) => shifted.runs(gather, first_pixel, last_pixel, engine.nr, &mut own.runs),
+            None => gather.runs(first_pixel, last_pixel, engine.nr, &mut own.runs),
+        }
 
         let row_panels = (last_row - first_row).div_ceil(engine.mr);
         let column_panels = (last_pixel - first_pixel).div_ceil(engine.nr);
@@ -97,9 +120,22 @@ pub(super) fn correlate(
             let a = &mut own.a[..row_panels * engine.mr * own.terms.len()];
             let rows = Rows { gather, group, first: first_row, last: last_row };
             rows.pack(weight, &own.terms, engine.mr, a);
-            let b = &mut own.b[..column_panels * engine.nr * own.terms.len()];
-            pack_pixels(gather, group, src, &own.terms, &own.runs, engine.nr, b);
-            engine.multiply(own.terms.len(), a, b, own.sums.next_block());
+            let pixels = Pixels { gather, group, src };
+            let panels = match &shifted {
+                Some(shifted) => {
+                    let span = shifted.span(column_panels * engine.nr);
+                    pixels.shift(shifted, &own.terms, first_pixel, span, &mut own.b, &mut own.rows);
+                    Panels { values: &own.b, begins: &own.begins[..column_panels], rows: &own.rows }
+                }
+                None => {
+                    let b = &mut own.b[..column_panels * engine.nr * own.terms.len()];
+                    pixels.pack(&own.terms, &own.runs, engine.nr, b);
+                    own.begins.clear();
+                    own.begins.extend((0..column_panels).map(|panel| panel * engine.nr * own.terms.len()));
+                    Panels { values: b, begins: &own.begins, rows: &own.rows[..own.terms.len()] }
+                }
+            };
+            engine.multiply(a, panels, own.sums.next_block());
         }
 
         let sums = own.sums.finish();
@@ -189,29 +225,64 @@ impl Rows<'_> {
     }
 }
 
-/// Packs what the pixels of `runs` read into panels of `nr` pixels. Columns beyond the last pixel keep what they held;
-/// their sums are unused.
-fn pack_pixels(gather: &Gather, group: usize, src: &[f32], terms: &[Term], runs: &[Run], nr: usize, b: &mut [f32]) {
-    let step = gather.step[1];
-    for run in runs {
-        let src = &src[gather.src_plane(run.image, group, 0)..];
-        let (panel, inside) = (run.at / nr, run.at % nr);
-        let b = b[panel * nr * terms.len()..][..nr * terms.len()].chunks_exact_mut(nr);
-        for (b, term) in b.zip(terms) {
-            let b = &mut b[inside..inside + run.len];
-            let (zeros, from, count) = run.reads(gather, term.shift);
-            if count < run.len {
-                b.fill(0.0);
-                if count == 0 {
-                    continue;
+/// The source pixels of an item.
+struct Pixels<'a> {
+    gather: &'a Gather,
+    group: usize,
+    src: &'a [f32],
+}
+
+impl Pixels<'_> {
+    /// Lays out the channels of the terms in lines of `span` positions, and notes where each term begins.
+    fn shift(
+        &self,
+        shifted: &Shifted,
+        terms: &[Term],
+        first: usize,
+        span: usize,
+        b: &mut [f32],
+        begins: &mut Vec<usize>,
+    ) {
+        begins.clear();
+        let mut lines = b.chunks_exact_mut(span);
+        let (mut plane, mut begin) = (None, 0);
+        for term in terms {
+            if plane != Some(term.plane) {
+                begin = if plane.is_some() { begin + span } else { 0 };
+                plane = Some(term.plane);
+                if let Some(line) = lines.next() {
+                    shifted.fill(self.gather, self.group, self.src, term.plane, first, line);
                 }
             }
-            let b = &mut b[zeros..zeros + count];
-            let src = &src[term.plane + from..][..(count - 1) * step + 1];
-            if step == 1 {
-                copy(b, src);
-            } else {
-                b.iter_mut().zip(src.iter().step_by(step)).for_each(|(b, src)| *b = *src);
+            begins.push(begin + shifted.start(term));
+        }
+    }
+
+    /// Packs what the pixels of `runs` read into panels of `nr` pixels. Columns beyond the last pixel keep what they
+    /// held; their sums are unused.
+    fn pack(&self, terms: &[Term], runs: &[Run], nr: usize, b: &mut [f32]) {
+        let gather = self.gather;
+        let step = gather.step[1];
+        for run in runs {
+            let src = &self.src[gather.src_plane(run.image, self.group, 0)..];
+            let (panel, inside) = (run.at / nr, run.at % nr);
+            let b = b[panel * nr * terms.len()..][..nr * terms.len()].chunks_exact_mut(nr);
+            for (b, term) in b.zip(terms) {
+                let b = &mut b[inside..inside + run.len];
+                let (zeros, from, count) = run.reads(gather, term.shift);
+                if count < run.len {
+                    b.fill(0.0);
+                    if count == 0 {
+                        continue;
+                    }
+                }
+                let b = &mut b[zeros..zeros + count];
+                let src = &src[term.plane + from..][..(count - 1) * step + 1];
+                if step == 1 {
+                    copy(b, src);
+                } else {
+                    b.iter_mut().zip(src.iter().step_by(step)).for_each(|(b, src)| *b = *src);
+                }
             }
         }
     }

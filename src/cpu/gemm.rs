@@ -1,8 +1,8 @@
-//! The tile engine under every dense pass: packed panels × packed panels into packed tiles of sums.
+//! The tile engine under every dense pass: panels of A × panels of B into tiles of sums.
 //!
-//! A holds panels of `mr` rows, B panels of `nr` columns, both with the reduction outermost (`[depth][mr]`), and C is
-//! a grid of `mr`×`nr` tiles, `[column panel][row panel][mr][nr]`. Packing is the caller's: a convolution packs
-//! straight out of the image, so that no column matrix is ever stored and read again.
+//! A holds panels of `mr` rows, packed with the reduction outermost (`[depth][mr]`). B's panels are `nr` columns wide,
+//! and a list says where each of their rows begins, so they need not be packed: neighbouring pixels of an image are a
+//! row as they lie. C is a grid of `mr`×`nr` tiles, `[column panel][row panel][mr][nr]`.
 //!
 //! # Why the accuracy contract holds
 //! With u = 2⁻²⁴ the contract grants 8·√K roundings to every term of a sum of K. A term passes through at most `depth`
@@ -38,8 +38,17 @@ pub(super) fn block_depth(terms: usize) -> usize {
     terms.div_ceil(blocks).max(1)
 }
 
-/// Adds `depth` products to each element of one tile: `c += a·b`, as one chain from zero and one final addition.
-type Tile = unsafe fn(depth: usize, a: *const f32, b: *const f32, c: *mut f32);
+/// Adds a product for each of B's `rows` to each element of one tile: `c += a·b`, as one chain from zero and one final
+/// addition.
+type Tile = unsafe fn(rows: &[usize], a: *const f32, b: *const f32, c: *mut f32);
+
+/// The panels of B: row d of panel p is the `nr` elements of `values` from `begins[p] + rows[d]` on.
+#[derive(Clone, Copy)]
+pub(super) struct Panels<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) begins: &'a [usize],
+    pub(super) rows: &'a [usize],
+}
 
 /// The tile kernel of this processor.
 #[derive(Clone, Copy)]
@@ -63,22 +72,32 @@ impl Engine {
     }
 
     /// `c += a·b` over whole panels.
-    pub(super) fn multiply(&self, depth: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
-        let (a_panel, b_panel, tile) = (self.mr * depth, self.nr * depth, self.mr * self.nr);
-        let (rows, columns) = (a.len() / a_panel, b.len() / b_panel);
-        assert!(c.len() == rows * columns * tile, "the sums do not fit their panels");
+    pub(super) fn multiply(&self, a: &[f32], b: Panels<'_>, c: &mut [f32]) {
+        let (a_panel, tile) = (self.mr * b.rows.len(), self.mr * self.nr);
+        let rows = a.len() / a_panel;
+        let reach = b.rows.iter().max().map_or(0, |last| last + self.nr);
+        let begin = b.begins.iter().max().copied().unwrap_or(0);
+        assert!(c.len() == rows * b.begins.len() * tile, "the sums do not fit their panels");
+        assert!(begin + reach <= b.values.len(), "the panels reach beyond their values");
         let chunk = (A_IN_L2 / (4 * a_panel)).max(1);
         for first in (0..rows).step_by(chunk) {
             let last = rows.min(first + chunk);
-            for (b, c) in b.chunks_exact(b_panel).zip(c.chunks_exact_mut(rows * tile)) {
+            for (&begin, c) in b.begins.iter().zip(c.chunks_exact_mut(rows * tile)) {
+                let values = &b.values[begin..];
                 let a = a[first * a_panel..last * a_panel].chunks_exact(a_panel);
                 for (a, c) in a.zip(c[first * tile..last * tile].chunks_exact_mut(tile)) {
-                    // SAFETY: the slices are exactly the depth·mr, depth·nr and mr·nr elements that a tile kernel
-                    // touches, and `Isa` only names instruction sets that this processor was seen to have.
-                    unsafe { (self.tile)(depth, a.as_ptr(), b.as_ptr(), c.as_mut_ptr()) }
+                    // SAFETY: `a` and `c` are exactly the mr elements for each row of B and the mr·nr sums that a tile
+                    // kernel touches, every row of every panel lies within the values by the assertion above, and
+                    // `Isa` only names instruction sets that this processor was seen to have.
+                    unsafe { (self.tile)(b.rows, a.as_ptr(), values.as_ptr(), c.as_mut_ptr()) }
                 }
             }
         }
+    }
+
+    /// Where the rows of a packed panel begin, or where panels do that follow each other at `nr` elements.
+    pub(super) fn every_nr(&self, count: usize) -> Vec<usize> {
+        (0..count).map(|at| at * self.nr).collect()
     }
 }
 
@@ -134,21 +153,21 @@ impl Sums {
 /// A tile of `MR` rows and `VECTORS` vectors of columns, every sum in a register.
 ///
 /// # Safety
-/// The processor has `V`; the pointers hold `mr·depth`, `nr·depth` and `mr·nr` elements.
+/// The processor has `V`; `a` holds `mr` elements for each row of B, `b` has `nr` from each of `rows` on, `c` `mr·nr`.
 #[inline(always)]
 unsafe fn tile<V: Vector, const MR: usize, const VECTORS: usize>(
-    depth: usize,
+    rows: &[usize],
     mut a: *const f32,
-    mut b: *const f32,
+    b: *const f32,
     c: *mut f32,
 ) {
-    // SAFETY: by the caller's promise every step has one row of A and one of B left, and C holds the whole tile.
+    // SAFETY: by the caller's promise every step has one row of A and one of B, and C holds the whole tile.
     unsafe {
         let mut sums = [[V::splat(0.0); VECTORS]; MR];
-        for _ in 0..depth {
+        for &at in rows {
             let mut row = [V::splat(0.0); VECTORS];
             for (v, row) in row.iter_mut().enumerate() {
-                *row = V::load(b.add(v * V::LANES));
+                *row = V::load(b.add(at + v * V::LANES));
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let value = V::splat(*a.add(i));
@@ -157,38 +176,40 @@ unsafe fn tile<V: Vector, const MR: usize, const VECTORS: usize>(
                 }
             }
             a = a.add(MR);
-            b = b.add(VECTORS * V::LANES);
         }
-        for (v, sum) in sums.into_iter().flatten().enumerate() {
-            let at = c.add(v * V::LANES);
-            V::load(at).add(sum).store(at);
+        // By reference: sums that an iterator moves go through memory.
+        for (i, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                let at = c.add((i * VECTORS + v) * V::LANES);
+                V::load(at).add(sum).store(at);
+            }
         }
     }
 }
 
 /// # Safety
 /// As [`tile`].
-unsafe fn portable(depth: usize, a: *const f32, b: *const f32, c: *mut f32) {
+unsafe fn portable(rows: &[usize], a: *const f32, b: *const f32, c: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<Plain, 4, 2>(depth, a, b, c) }
+    unsafe { tile::<Plain, 4, 2>(rows, a, b, c) }
 }
 
 /// # Safety
 /// As [`tile`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2(depth: usize, a: *const f32, b: *const f32, c: *mut f32) {
+unsafe fn avx2(rows: &[usize], a: *const f32, b: *const f32, c: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<__m256, 6, 2>(depth, a, b, c) }
+    unsafe { tile::<__m256, 6, 2>(rows, a, b, c) }
 }
 
 /// # Safety
 /// As [`tile`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512(depth: usize, a: *const f32, b: *const f32, c: *mut f32) {
+unsafe fn avx512(rows: &[usize], a: *const f32, b: *const f32, c: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<__m512, 8, 2>(depth, a, b, c) }
+    unsafe { tile::<__m512, 8, 2>(rows, a, b, c) }
 }
 
 #[cfg(test)]
@@ -216,7 +237,9 @@ mod tests {
             let a: Vec<f32> = (0..rows * engine.mr * depth).map(|i| (i % 11) as f32 - 5.0).collect();
             let b: Vec<f32> = (0..columns * engine.nr * depth).map(|i| (i % 7) as f32 - 3.0).collect();
             let mut c = vec![1f32; rows * columns * engine.mr * engine.nr];
-            engine.multiply(depth, &a, &b, &mut c);
+            let begins: Vec<_> = (0..columns).map(|panel| panel * engine.nr * depth).collect();
+            let panels = Panels { values: &b, begins: &begins, rows: &engine.every_nr(depth) };
+            engine.multiply(&a, panels, &mut c);
             for (at, &c) in c.iter().enumerate() {
                 let (tile, inside) = (at / (engine.mr * engine.nr), at % (engine.mr * engine.nr));
                 let (i, j) = (inside / engine.nr, inside % engine.nr);

@@ -6,6 +6,7 @@
 //! - `direct`, `direct_weight_gradient`: without it, for depthwise layers and small groups; `patch` pads for them.
 //! - `elementwise`: operations on pairs of elements.
 //! - `pad`: what surrounds an input where zeros do not.
+//! - `shifted`, `interleaved`: pixels laid out so that those two need not pack them tap by tap.
 //! - `isa`, `parallel`: which instructions, which threads.
 //!
 //! Slices are contiguous: x and dx are N C H W, weight and dweight K C/g R S, y and dy N K P Q.
@@ -16,12 +17,14 @@ mod direct_weight_gradient;
 mod elementwise;
 mod gather;
 mod gemm;
+mod interleaved;
 mod isa;
 mod memory;
 mod pad;
 mod parallel;
 mod patch;
 pub(crate) mod probe;
+mod shifted;
 #[cfg(test)]
 mod tests;
 mod weight_gradient;

@@ -6,15 +6,18 @@
 
 use super::dense::even;
 use super::gather::{Gather, Run, Term};
-use super::gemm::{Engine, Sums, block_depth};
+use super::gemm::{Engine, Panels, Sums, block_depth};
+use super::interleaved::{BLOCKS_TOGETHER, Interleaved};
 use super::isa::Isa;
 use super::parallel::{self, Shared, zeroed};
 use crate::error::Result;
 
+/// Sums of an item at most: 1 MiB.
+const MAX_SUMS: usize = 1 << 18;
 /// Result channels of an item at most.
 const MAX_ROWS: usize = 256;
-/// Filter elements of an item at most.
-const MAX_COLUMNS: usize = 384;
+/// Filter elements of an item, if all taps of a panel of channels are not more.
+const COLUMNS: usize = 384;
 /// Items wanted at least, by cutting the reduction.
 const ITEMS: usize = 16;
 /// Blocks of a part at least.
@@ -26,6 +29,9 @@ struct Workspace {
     sums: Sums,
     terms: Vec<Term>,
     runs: Vec<Run>,
+    /// Where the panels of B begin, and their rows.
+    begins: Vec<usize>,
+    rows: Vec<usize>,
 }
 
 /// The weight gradient of the layer whose forward pass is `gather`.
@@ -46,9 +52,14 @@ pub(super) fn dense(
     let depth = block_depth(pixels);
     let blocks = pixels.div_ceil(depth);
 
-    let rows = even(gather.outputs, MAX_ROWS, engine.mr);
-    let columns = even(filter, MAX_COLUMNS, engine.nr);
-    let (row_blocks, column_blocks) = (gather.outputs.div_ceil(rows), filter.div_ceil(columns));
+    // Columns are elements of a filter, or whole channels where those are interleaved.
+    let taps = gather.taps[0].len() * gather.taps[1].len();
+    let interleaved = Interleaved::new(gather, engine.nr, MAX_SUMS / engine.mr);
+    let (units, unit_columns) = if interleaved.is_some() { (gather.channels, taps) } else { (filter, 1) };
+    let width = even(units, (COLUMNS / unit_columns).max(engine.nr), engine.nr);
+    let columns = width * unit_columns;
+    let rows = even(gather.outputs, MAX_ROWS.min(MAX_SUMS / columns), engine.mr);
+    let (row_blocks, column_blocks) = (gather.outputs.div_ceil(rows), units.div_ceil(width));
     let tiles = gather.groups * row_blocks * column_blocks;
     let parts = ITEMS.div_ceil(tiles).min(blocks / MIN_BLOCKS).max(1);
     let part_blocks = blocks.div_ceil(parts);
@@ -56,10 +67,12 @@ pub(super) fn dense(
     let workspace = || {
         Ok(Workspace {
             a: zeroed(rows * depth)?,
-            b: zeroed(columns * depth)?,
+            b: zeroed(if interleaved.is_some() { 0 } else { columns * depth })?,
             sums: Sums::new(rows * columns, part_blocks)?,
             terms: Vec::new(),
             runs: Vec::new(),
+            begins: Vec::new(),
+            rows: engine.every_nr(depth),
         })
     };
     let elements = dweight.len();
@@ -70,34 +83,60 @@ pub(super) fn dense(
         parallel::for_each(tiles * parts, threads, workspace, |own, item| {
             let (part, tile) = (item / tiles, item % tiles);
             let (group, tile) = (tile / (row_blocks * column_blocks), tile % (row_blocks * column_blocks));
-            let (first_row, first_column) = (tile / column_blocks * rows, tile % column_blocks * columns);
+            let (first_row, first_unit) = (tile / column_blocks * rows, tile % column_blocks * width);
             let last_row = gather.outputs.min(first_row + rows);
-            let last_column = filter.min(first_column + columns);
+            let last_unit = units.min(first_unit + width);
             let row_panels = (last_row - first_row).div_ceil(engine.mr);
-            let column_panels = (last_column - first_column).div_ceil(engine.nr);
-            gather.terms(first_column, last_column, &mut own.terms);
+            let column_panels = (last_unit - first_unit).div_ceil(engine.nr) * unit_columns;
             own.sums.start(row_panels * column_panels * engine.mr * engine.nr);
-            for block in part * part_blocks..blocks.min((part + 1) * part_blocks) {
+            let last_block = blocks.min((part + 1) * part_blocks);
+            for block in part * part_blocks..last_block {
                 let (first, last) = (block * depth, pixels.min((block + 1) * depth));
                 let len = last - first;
+                let panels = match &interleaved {
+                    Some(interleaved) => {
+                        // Blocks share what surrounds their pixels.
+                        let inside = (block - part * part_blocks) % BLOCKS_TOGETHER;
+                        if inside == 0 {
+                            let last = pixels.min(last_block.min(block + BLOCKS_TOGETHER) * depth);
+                            gather.runs(first, last, usize::MAX, &mut own.runs);
+                            let channels = first_unit..last_unit;
+                            let (begins, rows) = (&mut own.begins, &mut own.rows);
+                            interleaved.lay_out(gather, group, x, channels, &own.runs, &mut own.b, begins, rows)?;
+                        }
+                        let rows = &own.rows[inside * depth..][..len];
+                        Panels { values: &own.b, begins: &own.begins, rows }
+                    }
+                    None => {
+                        gather.runs(first, last, usize::MAX, &mut own.runs);
+                        gather.terms(first_unit, last_unit, &mut own.terms);
+                        let b = &mut own.b[..column_panels * engine.nr * len];
+                        pack_columns(gather, group, x, &own.terms, &own.runs, engine.nr, b);
+                        own.begins.clear();
+                        own.begins.extend((0..column_panels).map(|panel| panel * engine.nr * len));
+                        Panels { values: b, begins: &own.begins, rows: &own.rows[..len] }
+                    }
+                };
                 gather.runs(first, last, usize::MAX, &mut own.runs);
                 let a = &mut own.a[..row_panels * engine.mr * len];
-                pack_rows(gather, group, first_row..last_row, dy, &own.runs, engine.mr, a);
-                let b = &mut own.b[..column_panels * engine.nr * len];
-                pack_columns(gather, group, x, &own.terms, &own.runs, engine.nr, b);
-                engine.multiply(len, a, b, own.sums.next_block());
+                let rows = Rows { gather, group, first: first_row, last: last_row };
+                rows.pack(dy, &own.runs, engine.mr, a);
+                engine.multiply(a, panels, own.sums.next_block());
             }
             let sums = own.sums.finish();
+            let keep = accumulate && parts == 1;
             for output in first_row..last_row {
-                let to = part * elements + group * gather.weight_group + output * gather.weight_output + first_column;
+                let to = part * elements + group * gather.weight_group + output * gather.weight_output;
+                let (first, last) = (first_unit * unit_columns, last_unit * unit_columns);
                 // SAFETY: an item alone owns its rectangle of its group's filters, in its part.
-                let to = unsafe { result.slice(to, last_column - first_column) };
-                for (panel, to) in to.chunks_mut(engine.nr).enumerate() {
+                let to = unsafe { result.slice(to + first, last - first) };
+                for panel in 0..column_panels {
                     let row = panel * row_panels * engine.mr + (output - first_row);
-                    let keep = accumulate && parts == 1;
-                    for (to, sum) in to.iter_mut().zip(&sums[row * engine.nr..]) {
-                        *to = if keep { *to } else { 0.0 } + sum;
-                    }
+                    let sums = &sums[row * engine.nr..][..engine.nr];
+                    // A panel is one tap of as many channels, or as many filter elements.
+                    let begin = panel / unit_columns * engine.nr * unit_columns + panel % unit_columns;
+                    let to = to[begin..].iter_mut().step_by(unit_columns);
+                    to.zip(sums).for_each(|(to, sum)| *to = if keep { *to } else { 0.0 } + sum);
                 }
             }
             Ok(())
@@ -112,30 +151,51 @@ pub(super) fn dense(
     Ok(())
 }
 
-/// Packs dy into panels of `mr` channels, pixel after pixel; rows beyond the last channel are zero.
-fn pack_rows(
-    gather: &Gather,
+/// The result channels of an item.
+struct Rows<'a> {
+    gather: &'a Gather,
     group: usize,
-    rows: std::ops::Range<usize>,
-    dy: &[f32],
-    runs: &[Run],
-    mr: usize,
-    a: &mut [f32],
-) {
-    let len = runs.last().map_or(0, |run| run.at + run.len);
-    for (panel, a) in a.chunks_exact_mut(mr * len).enumerate() {
-        for row in 0..mr {
-            let output = rows.start + panel * mr + row;
-            if output >= rows.end {
-                a[row..].iter_mut().step_by(mr).for_each(|a| *a = 0.0);
-                continue;
-            }
-            for run in runs {
-                let from = gather.dst_plane(run.image, group, output) + run.row * gather.dst[1] + run.column;
-                let lane = a[run.at * mr + row..].iter_mut().step_by(mr);
-                lane.zip(&dy[from..from + run.len]).for_each(|(a, dy)| *a = *dy);
+    first: usize,
+    last: usize,
+}
+
+impl Rows<'_> {
+    /// Packs dy into panels of `mr` channels, pixel after pixel; rows beyond the last channel are zero.
+    fn pack(&self, dy: &[f32], runs: &[Run], mr: usize, a: &mut [f32]) {
+        let len = runs.last().map_or(0, |run| run.at + run.len);
+        for (panel, a) in a.chunks_exact_mut(mr * len).enumerate() {
+            let first = self.first + panel * mr;
+            match mr {
+                6 if first + 6 <= self.last => self.panel::<6>(first, dy, runs, a),
+                8 if first + 8 <= self.last => self.panel::<8>(first, dy, runs, a),
+                _ => {
+                    a.fill(0.0);
+                    for output in first..self.last.min(first + mr) {
+                        for run in runs {
+                            let lane = a[run.at * mr + output - first..].iter_mut().step_by(mr);
+                            lane.zip(self.line(dy, run, output)).for_each(|(a, dy)| *a = *dy);
+                        }
+                    }
+                }
             }
         }
+    }
+
+    /// A full panel of a usual height, unrolled.
+    #[inline(always)]
+    fn panel<const MR: usize>(&self, first: usize, dy: &[f32], runs: &[Run], a: &mut [f32]) {
+        for run in runs {
+            let lines: [&[f32]; MR] = std::array::from_fn(|row| self.line(dy, run, first + row));
+            let a = &mut a[run.at * MR..][..run.len * MR];
+            for (i, a) in a.as_chunks_mut::<MR>().0.iter_mut().enumerate() {
+                *a = std::array::from_fn(|row| lines[row][i]);
+            }
+        }
+    }
+
+    fn line<'a>(&self, dy: &'a [f32], run: &Run, output: usize) -> &'a [f32] {
+        let plane = self.gather.dst_plane(run.image, self.group, output);
+        &dy[plane + run.row * self.gather.dst[1] + run.column..][..run.len]
     }
 }
 

@@ -149,8 +149,9 @@ pub unsafe extern "C" fn grilly_conv2d_forward(
 }
 
 /// Those gradients whose tensors are given: `dx` (needs `weight` or `prepared`), `dweight` and `dbias` (`dweight`
-/// needs `x`), each from `dy`; and waits for them. They are overwritten, or added to with `GRILLY_ACCUMULATE`. No
-/// tensor may overlap a gradient. After an error the gradients' contents are unspecified.
+/// needs `x`), each from `dy`; and waits for them. They are overwritten, or added to with
+/// `GRILLY_ACCUMULATE_INPUT` (`dx`) and `GRILLY_ACCUMULATE_PARAMETERS` (`dweight` and `dbias`). No tensor may overlap a
+/// gradient. After an error the gradients' contents are unspecified.
 ///
 /// # Safety
 /// As for `grilly_conv2d_forward`.

@@ -7,16 +7,16 @@ use super::types::*;
 use crate::error::{Error, Result};
 use crate::{Elementwise, ElementwiseOp};
 
-/// `out = op(a, alpha · b)`, and waits for it; `op` is one of `GRILLY_OP_*`. `a` or `b` may be NULL: `alpha` stands in its
-/// place then, and is no factor.
+/// `out = op(a, alpha · b)`, and waits for it; `op` is one of `GRILLY_OP_*`. `a` or `b` may be NULL: `alpha` stands in
+/// its place then, and is no factor.
 ///
 /// All tensors lie in buffers of `context`. `a` and `b` broadcast to the shape of `out` as NumPy's arrays do: their
 /// sizes, counted from the last axis, are 1 or those of `out`. `out` may be the same memory as `a` or `b`, to work in
 /// place; it may not overlap them otherwise.
 ///
 /// `alpha · b` is rounded before the operation. With `alpha` 1, sums, differences, products, maxima and minima are the
-/// IEEE 754 results, bit by bit; a GPU may take subnormal operands and results of arithmetic for zeros, and its quotients
-/// are within 2.5 units in the last place.
+/// IEEE 754 results, bit by bit; a GPU may take subnormal operands and results of arithmetic for zeros, and its
+/// quotients are within 2.5 units in the last place.
 ///
 /// # Safety
 /// `a` and `b` are NULL or initialised; `out` is initialised.

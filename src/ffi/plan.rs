@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::problem::{Pass, PassOptions};
 
 /// Plans one pass over an input of shape `[N, C, H, W]` and compiles its pipelines, so that running it later does not.
-/// `flags` are of `GRILLY_ACCUMULATE`, `GRILLY_WITH_BIAS` and `GRILLY_WITH_WEIGHTS`.
+/// `flags` are of `GRILLY_ACCUMULATE_INPUT` and `GRILLY_ACCUMULATE_PARAMETERS` (for the pass that has such gradients),
+/// `GRILLY_WITH_BIAS` and `GRILLY_WITH_WEIGHTS`.
 ///
 /// # Safety
 /// `input` has 4 readable elements; `plan` is writable.
@@ -32,15 +33,21 @@ pub unsafe extern "C" fn grilly_conv2d_plan(
             GRILLY_PASS_BACKWARD_WEIGHT => Pass::BackwardWeight,
             other => return Err(Error::invalid(format!("pass is {other}, expected GRILLY_PASS_* (0 to 2)"))),
         };
-        if flags & !(GRILLY_ACCUMULATE | GRILLY_WITH_BIAS | GRILLY_WITH_WEIGHTS) != 0 {
+        let accumulate = match pass {
+            Pass::Forward => 0,
+            Pass::BackwardInput => GRILLY_ACCUMULATE_INPUT,
+            Pass::BackwardWeight => GRILLY_ACCUMULATE_PARAMETERS,
+        };
+        let gradients = GRILLY_ACCUMULATE_INPUT | GRILLY_ACCUMULATE_PARAMETERS;
+        if flags & !(gradients | GRILLY_WITH_BIAS | GRILLY_WITH_WEIGHTS) != 0 {
             return Err(Error::invalid(format!(
-                "flags is {flags:#x}, expected bits of GRILLY_ACCUMULATE, GRILLY_WITH_BIAS and GRILLY_WITH_WEIGHTS"
+                "flags is {flags:#x}, expected bits of GRILLY_ACCUMULATE_*, GRILLY_WITH_BIAS and GRILLY_WITH_WEIGHTS"
             )));
         }
         let options = PassOptions {
             bias: flags & GRILLY_WITH_BIAS != 0,
             skip_weight: false,
-            accumulate: flags & GRILLY_ACCUMULATE != 0,
+            accumulate: flags & accumulate != 0,
         };
         // SAFETY: promised by the caller.
         let shape = unsafe { input_shape(input) }?;

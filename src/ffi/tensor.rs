@@ -5,7 +5,7 @@ use super::handle::{grilly_buffer, grilly_weights};
 use super::types::*;
 use super::{desc, size};
 use crate::error::{Error, Result, Status};
-use crate::{Backward, Buffer, DeviceTensor, Forward, Input, Output, Weight, Weights};
+use crate::{Accumulate, Backward, Buffer, DeviceTensor, Forward, Input, Output, Weight, Weights};
 use ndarray::{ArrayViewD, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
 use std::ffi::c_void;
 use std::ops::Range;
@@ -326,7 +326,7 @@ pub struct IoTensors {
     dweight: Option<Tensor>,
     dbias: Option<Tensor>,
     prepared: Option<Arc<Weights>>,
-    accumulate: bool,
+    accumulate: Accumulate,
 }
 
 impl IoTensors {
@@ -336,9 +336,9 @@ impl IoTensors {
     pub unsafe fn read(call: &mut Call, io: *const grilly_conv2d_io) -> Result<IoTensors> {
         // SAFETY: promised by the caller.
         let io = unsafe { desc::read(io, "io") }?;
-        if io.flags & !GRILLY_ACCUMULATE != 0 || io.reserved != 0 {
+        if io.flags & !(GRILLY_ACCUMULATE_INPUT | GRILLY_ACCUMULATE_PARAMETERS) != 0 || io.reserved != 0 {
             return Err(Error::invalid(format!(
-                "io->flags is {:#x} and io->reserved {}, expected GRILLY_ACCUMULATE or 0, and 0",
+                "io->flags is {:#x} and io->reserved {}, expected GRILLY_ACCUMULATE_* bits, and 0",
                 io.flags, io.reserved
             )));
         }
@@ -353,7 +353,10 @@ impl IoTensors {
         let (y, dy, dx) = (tensor(io.y, "y")?, tensor(io.dy, "dy")?, tensor(io.dx, "dx")?);
         let (dweight, dbias) = (tensor(io.dweight, "dweight")?, tensor(io.dbias, "dbias")?);
         let prepared = if io.prepared.is_null() { None } else { Some(call.get::<grilly_weights>(io.prepared)?) };
-        let accumulate = io.flags & GRILLY_ACCUMULATE != 0;
+        let accumulate = Accumulate {
+            input: io.flags & GRILLY_ACCUMULATE_INPUT != 0,
+            parameters: io.flags & GRILLY_ACCUMULATE_PARAMETERS != 0,
+        };
         Ok(IoTensors { x, weight, bias, y, dy, dx, dweight, dbias, prepared, accumulate })
     }
 

@@ -74,12 +74,14 @@ pub const GRILLY_PASS_BACKWARD_INPUT: i32 = 1;
 /// `dweight` and `dbias` from `x` and `dy`.
 pub const GRILLY_PASS_BACKWARD_WEIGHT: i32 = 2;
 
-/// `grilly_conv2d_io.flags`, `grilly_conv2d_plan`: add to the gradients instead of overwriting them.
-pub const GRILLY_ACCUMULATE: u32 = 1;
+/// `grilly_conv2d_io.flags`, `grilly_conv2d_plan`: add to `dx` instead of overwriting it.
+pub const GRILLY_ACCUMULATE_INPUT: u32 = 1;
+/// `grilly_conv2d_io.flags`, `grilly_conv2d_plan`: add to `dweight` and `dbias` instead of overwriting them.
+pub const GRILLY_ACCUMULATE_PARAMETERS: u32 = 2;
 /// `grilly_conv2d_plan`: a bias is added (forward), or its gradient wanted (backward weight).
-pub const GRILLY_WITH_BIAS: u32 = 2;
+pub const GRILLY_WITH_BIAS: u32 = 4;
 /// `grilly_conv2d_plan`: the weight comes packed, as a `grilly_weights`.
-pub const GRILLY_WITH_WEIGHTS: u32 = 4;
+pub const GRILLY_WITH_WEIGHTS: u32 = 8;
 
 /// `grilly_elementwise`: copies `a`, or fills with `alpha` where `a` is NULL; `b` is NULL.
 pub const GRILLY_OP_COPY: i32 = 0;
@@ -254,7 +256,7 @@ pub struct grilly_conv2d_io {
     pub dbias: *const grilly_tensor,
     /// A packed weight, instead of `weight`.
     pub prepared: *const super::handle::grilly_weights,
-    /// `GRILLY_ACCUMULATE` or 0.
+    /// `GRILLY_ACCUMULATE_*` bits.
     pub flags: u32,
     /// Must be 0.
     pub reserved: u32,

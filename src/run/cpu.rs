@@ -43,15 +43,15 @@ pub fn backward(problems: &[Option<Problem>; 2], call: Backward<'_>, threads: us
     let dy = contiguous(&dy)?;
     let [input_gradient, parameters] = problems;
     if let (Some(problem), Some(dx), Some(weight)) = (input_gradient, &mut dx, &weight) {
-        let mut result = Target::new(dx, accumulate)?;
+        let mut result = Target::new(dx, accumulate.input)?;
         correlate(problem, &dy, &weight_values(weight)?, None, result.values(), threads)?;
         result.finish();
     }
     if let Some(problem) = parameters {
         // The bias's gradient alone reads no input.
         let x = x.as_ref().filter(|_| dweight.is_some()).map(contiguous).transpose()?.unwrap_or_default();
-        let mut dweight = dweight.as_mut().map(|result| Target::new(result, accumulate)).transpose()?;
-        let mut dbias = dbias.as_mut().map(|result| Target::new(result, accumulate)).transpose()?;
+        let mut dweight = dweight.as_mut().map(|result| Target::new(result, accumulate.parameters)).transpose()?;
+        let mut dbias = dbias.as_mut().map(|result| Target::new(result, accumulate.parameters)).transpose()?;
         let (weight_values, bias_values) = (dweight.as_mut().map(Target::values), dbias.as_mut().map(Target::values));
         let (x, dy) = if problem.transposed { (&dy, &x) } else { (&x, &dy) };
         cpu::backward_weight(problem, x, dy, weight_values, bias_values, threads)?;

@@ -4,7 +4,7 @@
 use crate::buffer::Storage;
 use crate::config::Conv2dConfig;
 use crate::context::Context;
-use crate::conv2d::{Backward, Forward, Weight};
+use crate::conv2d::{Accumulate, Backward, Forward, Weight};
 use crate::error::{Error, Result, Status};
 use crate::kernels;
 use crate::plan::{Operand, Plan, Role};
@@ -43,7 +43,7 @@ pub struct Tensors<'a> {
     dx: Option<Output<'a>>,
     dweight: Option<Output<'a>>,
     dbias: Option<Output<'a>>,
-    accumulate: bool,
+    accumulate: Accumulate,
 }
 
 impl<'a> Tensors<'a> {
@@ -114,7 +114,6 @@ pub fn run_with(
     mut tensors: Tensors<'_>,
     workspace: Option<&Block>,
 ) -> Result<()> {
-    let accumulate = tensors.accumulate;
     let x = tensors.x.as_ref().map(|input| Place::of_input(device, input)).transpose()?;
     let bias = tensors.bias.as_ref().map(|input| Place::of_input(device, input)).transpose()?;
     let dy = tensors.dy.as_ref().map(|input| Place::of_input(device, input)).transpose()?;
@@ -123,10 +122,12 @@ pub fn run_with(
         Some(Weight::Packed(weights)) => (None, Some(*weights)),
         None => (None, None),
     };
-    let y = tensors.y.as_ref().map(|output| Place::of_output(device, output, accumulate)).transpose()?;
-    let dx = tensors.dx.as_ref().map(|output| Place::of_output(device, output, accumulate)).transpose()?;
-    let dweight = tensors.dweight.as_ref().map(|output| Place::of_output(device, output, accumulate)).transpose()?;
-    let dbias = tensors.dbias.as_ref().map(|output| Place::of_output(device, output, accumulate)).transpose()?;
+    let Accumulate { input: to_dx, parameters: to_parameters } = tensors.accumulate;
+    // The place of y is that of a transposed convolution's dx.
+    let y = tensors.y.as_ref().map(|output| Place::of_output(device, output, to_dx)).transpose()?;
+    let dx = tensors.dx.as_ref().map(|output| Place::of_output(device, output, to_dx)).transpose()?;
+    let dweight = tensors.dweight.as_ref().map(|output| Place::of_output(device, output, to_parameters)).transpose()?;
+    let dbias = tensors.dbias.as_ref().map(|output| Place::of_output(device, output, to_parameters)).transpose()?;
 
     let mut recorder = Recorder::new(device)?;
     let mut uploaded = 0;

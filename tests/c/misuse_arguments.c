@@ -231,7 +231,10 @@ static void check_odd_but_legal(void) {
     small.io.dx = small.io.dweight = NULL;
     OK(grilly_conv2d_backward(conv, &small.io));
     CHECK(memcmp(small.dbias, good.dbias, sizeof good.dbias) == 0, "dbias alone differs");
-    small.io.flags = GRILLY_ACCUMULATE;
+    small.io.flags = GRILLY_ACCUMULATE_INPUT;
+    OK(grilly_conv2d_backward(conv, &small.io));
+    CHECK(memcmp(small.dbias, good.dbias, sizeof good.dbias) == 0, "dbias accumulated as if it were dx");
+    small.io.flags = GRILLY_ACCUMULATE_PARAMETERS;
     OK(grilly_conv2d_backward(conv, &small.io));
     for (int i = 0; i < BIAS_SIZE; ++i) CHECK(small.dbias[i] == 2 * good.dbias[i], "dbias[%d] did not accumulate", i);
     group("one gradient alone, then twice");
@@ -244,7 +247,7 @@ static void check_plans(void) {
     small_init(&small);
     REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_conv2d_plan(conv, 3, X_SHAPE, 0, &plan));
     REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_conv2d_plan(conv, -1, X_SHAPE, 0, &plan));
-    REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_conv2d_plan(conv, 0, X_SHAPE, 8, &plan));
+    REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_conv2d_plan(conv, 0, X_SHAPE, 16, &plan));
     REFUSED(GRILLY_ERROR_INVALID_ARGUMENT, grilly_conv2d_plan(conv, 0, Y_SHAPE, 0, &plan));
     CHECK(plan == NULL, "a refused plan was written");
     OK(grilly_conv2d_plan(conv, GRILLY_PASS_FORWARD, X_SHAPE, GRILLY_WITH_BIAS, &plan));

@@ -5,7 +5,7 @@ use super::contract::{self, Contract};
 use super::data::Data;
 use super::guard::{Arena, LAYOUTS, Layout, Place, Slot};
 use super::reference::Expected;
-use grilly::{Backward, Context, Conv2d, Forward, Pass, PassOptions, PassPlan, Precision, Weight, Weights};
+use grilly::{Accumulate, Backward, Context, Conv2d, Forward, Pass, PassOptions, PassPlan, Precision, Weight, Weights};
 
 /// Which gradients a backward call is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct Request {
     pub precision: Precision,
     pub placement: Placement,
     pub wanted: Wanted,
-    pub accumulate: bool,
+    pub accumulate: Accumulate,
     pub packed: bool,
     /// By a plan for each pass instead of one call for each direction.
     pub planned: bool,
@@ -56,7 +56,14 @@ pub struct Request {
 
 impl Request {
     pub fn new(precision: Precision, placement: Placement) -> Request {
-        Request { precision, placement, wanted: Wanted::ALL, accumulate: false, packed: false, planned: false }
+        Request {
+            precision,
+            placement,
+            wanted: Wanted::ALL,
+            accumulate: Accumulate::default(),
+            packed: false,
+            planned: false,
+        }
     }
 }
 
@@ -77,10 +84,12 @@ pub fn compute(context: &Context, case: &Case, data: &Data, request: &Request) -
     let bias = data.bias.as_ref().map(|bias| slot(&[case.k], Some(bias)));
     let dy = slot(&case.output(), Some(&data.dy));
     let mut y = slot(&case.output(), None);
-    let mut gradient = |wanted: bool, shape: &[u64], prior| wanted.then(|| slot(shape, accumulate.then_some(prior)));
-    let mut dx = gradient(wanted.dx, &case.input(), data.prior_dx.as_slice());
-    let mut dweight = gradient(wanted.dweight, &case.weight(), data.prior_dweight.as_slice());
-    let mut dbias = gradient(wanted.dbias, &[case.k], data.prior_dbias.as_slice());
+    let Accumulate { input: to_dx, parameters: to_parameters } = accumulate;
+    let mut gradient =
+        |wanted: bool, shape: &[u64], prior: &[f32], add: bool| wanted.then(|| slot(shape, add.then_some(prior)));
+    let mut dx = gradient(wanted.dx, &case.input(), &data.prior_dx, to_dx);
+    let mut dweight = gradient(wanted.dweight, &case.weight(), &data.prior_dweight, to_parameters);
+    let mut dbias = gradient(wanted.dbias, &[case.k], &data.prior_dbias, to_parameters);
 
     let mut run = |arena: &mut Arena| -> grilly::Result<()> {
         arena.upload(context)?;
@@ -114,6 +123,7 @@ pub fn compute(context: &Context, case: &Case, data: &Data, request: &Request) -
             return conv.backward(gradients);
         }
         let plan = |pass, bias| {
+            let accumulate = if pass == Pass::BackwardInput { to_dx } else { to_parameters };
             let options = PassOptions { bias, skip_weight: !wanted.dweight, accumulate };
             PassPlan::new(&conv, pass, case.input(), options, packed)
         };

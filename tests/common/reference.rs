@@ -35,6 +35,7 @@ impl Sum {
 }
 
 /// A result in float64, with what the contract needs to know about it.
+#[derive(Clone)]
 pub struct Expected {
     pub name: &'static str,
     pub shape: Vec<u64>,

@@ -1,50 +1,9 @@
 // nn::Conv2d, nn::Conv1d and their transposes against float64, on every case of the table that all languages share;
 // and that table's wrong cases.
 #include "reference.hpp"
-
-#include <grilly.hpp>
-
-#include <cstring>
+#include "test.hpp"
 
 namespace {
-
-int failures = 0;
-
-#define CHECK(held, ...)                                                \
-    do {                                                                \
-        if (!(held)) {                                                  \
-            ++failures;                                                 \
-            std::fprintf(stderr, "FAILED %s:%d: ", __FILE__, __LINE__); \
-            std::fprintf(stderr, __VA_ARGS__);                          \
-            std::fputc('\n', stderr);                                   \
-        }                                                               \
-    } while (0)
-
-/// Ends a group of checks over `count` cases, which must not be none.
-void group(const char *name, std::size_t count) {
-    static int before = 0;
-    CHECK(count > 0, "%s: there were no cases", name);
-    if (failures == before) std::printf("ok %s (%zu cases)\n", name, count);
-    std::fflush(stdout);
-    before = failures;
-}
-
-/// Uniform in [-1, 1), the same everywhere (splitmix64).
-struct Random {
-    std::uint64_t state;
-    float next() {
-        state += 0x9e3779b97f4a7c15u;
-        std::uint64_t z = state;
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        return static_cast<float>(static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-52 - 1.0);
-    }
-    grilly::Array array(const grilly::Shape &shape) {
-        grilly::Array made(shape);
-        for (float &value : made.data) value = next();
-        return made;
-    }
-};
 
 template <bool Transposed>
 grilly::nn::ConvOptions<2, Transposed> options(const Case &t, grilly::nn::Conv<2, Transposed> *) {
@@ -130,24 +89,13 @@ void check_wrong(const grilly::Context &context, const Case &t) {
           t.message.c_str());
 }
 
-template <class Call>
-void check_throws(const char *what, const char *part, Call call) {
-    try {
-        call();
-        CHECK(false, "%s: nothing was thrown", what);
-    } catch (const grilly::Error &error) {
-        CHECK(error.status() == GRILLY_ERROR_INVALID_ARGUMENT && std::strstr(error.what(), part) != nullptr,
-              "%s: got %s: %s", what, grilly_status_string(error.status()), error.what());
-    }
-}
-
 template <class Layer>
 void check_names(Layer layer, std::size_t count) {
     const char *const names[] = {"weight", "bias"};
     layer.training = false;
     const grilly::Array x(grilly::Shape{1, 2, 5, 5}, std::vector<float>(50, 1.0f));
     std::size_t seen = 0;
-    for (const grilly::nn::NamedParameter &parameter : layer.named_parameters()) {
+    for (const auto &parameter : layer.named_parameters()) {
         CHECK(seen < count && std::strcmp(parameter.name, names[seen]) == 0, "parameter %zu is %s", seen, parameter.name);
         std::fill(parameter.value.data.begin(), parameter.value.data.end(), 0.5f);
         ++seen;
@@ -230,11 +178,8 @@ void check_usage(const grilly::Context &context) {
 }  // namespace
 
 int main(int argc, char **argv) {
-    if (argc != 3) {
-        std::fprintf(stderr, "usage: %s cpu|INDEX CASES.json\n", argv[0]);
-        return 2;
-    }
-    const grilly::Context context(std::strcmp(argv[1], "cpu") == 0 ? GRILLY_DEVICE_CPU : std::atoi(argv[1]));
+    if (argc != 3) return usage(argv[0], "cpu|INDEX CASES.json");
+    const grilly::Context context(device_argument(argv[1]));
     std::size_t right = 0, wrong = 0;
     for (const Case &t : read_cases(argv[2])) {
         try {

@@ -46,6 +46,30 @@ int main(int argc, char **argv) {
     require(buffer->try_write(values, 4) == GRILLY_OK && buffer->try_read(back, 4) == GRILLY_OK, "write and read");
     require(std::memcmp(values, back, sizeof back) == 0, "a buffer's contents differ");
     require(buffer->try_write(values, 4, 4) == GRILLY_ERROR_INVALID_ARGUMENT, "a write beyond the end");
+
+    using grilly::DeviceTensor;
+    require(DeviceTensor::create(*context, grilly::Shape{2, -1}).message()[0] != '\0', "a negative size was accepted");
+    auto on_device = conv.try_to_device(*context);
+    require(bool(on_device), "a layer on the device", on_device.message());
+    auto zeros = DeviceTensor::create(*context, grilly::Shape{2, 3, 6, 6});
+    require(bool(zeros), "zeros", zeros.message());
+    auto result = on_device->try_forward(*std::move(zeros));
+    require(bool(result), "forward on the device", result.message());
+    require(result->try_to_host()->data == y->data, "a layer on the device differs");
+    const auto gradient = on_device->try_backward(*result);
+    require(bool(gradient) && gradient->shape() == dx->shape, "backward on the device", gradient.message());
+    require(gradient->try_to_host()->data == dx->data, "a gradient on the device differs");
+    require(on_device->weight.try_add_(on_device->weight_grad, -0.5f) == GRILLY_OK, "an update on the device");
+    require(on_device->try_zero_grad() == GRILLY_OK, "zero_grad");
+    const auto twice = grilly::try_add(*result, *result);
+    require(bool(twice) && twice->try_to_host()->data[0] == 2 * y->data[0], "try_add", twice.message());
+    const auto refused = grilly::try_add(*result, *gradient);
+    require(refused.status() == GRILLY_ERROR_INVALID_ARGUMENT && std::strstr(refused.message(), "broadcast") != nullptr,
+            "shapes that do not broadcast were accepted", refused.message());
+    auto row = std::move(*result).try_reshape({2 * 8 * 36});
+    require(bool(row), "try_reshape", row.message());
+    require(row->try_zero_() == GRILLY_OK && row->try_to_host()->data[0] == 0, "try_zero_");
+
     const auto devices = grilly::try_devices();
     require(bool(devices) && !devices->empty(), "no devices", devices.message());
     std::printf("ok without exceptions\n");

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from typing import Iterator
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def _self_test(compute: grilly.Compute) -> Iterator[bool]:
             random.standard_normal(shape).astype(np.float32)
             for shape in (x_shape, w_shape, w_shape[:1], reference.output_shape(x_shape, w_shape))
         )
-        options = {
+        options: dict[str, Any] = {
             "stride": reference.stride, "padding": reference.padding, "dilation": reference.dilation,
             "groups": reference.groups,
         }

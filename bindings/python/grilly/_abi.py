@@ -13,6 +13,7 @@ from ctypes import (
     c_uint64, c_void_p,
 )
 from pathlib import Path
+from typing import TypeVar
 
 DEVICE_AUTO = -1
 DEVICE_CPU = -2
@@ -88,11 +89,11 @@ class Conv2dDesc(Structure):
 class Conv2dIo(Structure):
     """`grilly_conv2d_io`: the tensors of one call."""
 
-    _fields_ = (
-        [("struct_size", c_size_t)]
-        + [(name, POINTER(Tensor)) for name in ("x", "weight", "bias", "y", "dy", "dx", "dweight", "dbias")]
-        + [("prepared", Handle), ("flags", c_uint32), ("reserved", c_uint32)]
-    )
+    _fields_ = [
+        ("struct_size", c_size_t),
+        *((name, POINTER(Tensor)) for name in ("x", "weight", "bias", "y", "dy", "dx", "dweight", "dbias")),
+        ("prepared", Handle), ("flags", c_uint32), ("reserved", c_uint32),
+    ]
 
 
 class Memory(Structure):
@@ -210,7 +211,10 @@ def _load() -> tuple[ctypes.CDLL, Path]:
 lib, library_path = _load()
 
 
-def initialised(structure: type[Structure]) -> Structure:
+AnyStructure = TypeVar("AnyStructure", bound=Structure)
+
+
+def initialised(structure: type[AnyStructure]) -> AnyStructure:
     """A structure as its `grilly_*_init()` fills it."""
     value = structure()
     _INITIALISERS[structure](ctypes.byref(value), ctypes.sizeof(value))

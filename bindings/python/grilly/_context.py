@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 from ctypes import byref
-from typing import Union
+from typing import Any, Union
 
 from . import _abi
 from ._device import Device, devices
@@ -54,7 +54,7 @@ class Compute:
         device_nanoseconds."""
         stats = _abi.initialised(_abi.Stats)
         check(_abi.lib.grilly_context_stats(self._context.value, byref(stats)))
-        return {name: getattr(stats, name) for name, _ in stats._fields_ if name != "struct_size"}
+        return {name: getattr(stats, name) for name, *_ in stats._fields_ if name != "struct_size"}
 
     def trim(self) -> None:
         """Gives pooled memory that nothing uses back to the device."""
@@ -67,6 +67,7 @@ class Compute:
 
     @property
     def closed(self) -> bool:
+        """Whether `cleanup()` was called."""
         return self._context.closed
 
     def __enter__(self) -> Compute:
@@ -84,7 +85,7 @@ class Compute:
     def __deepcopy__(self, memo: dict) -> Compute:
         return self
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # A device cannot travel. A pickled layer comes back unbound, and uses the shared one.
         return _unbound, ()
 

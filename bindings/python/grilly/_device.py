@@ -27,6 +27,7 @@ class Device:
 
     @property
     def is_vulkan(self) -> bool:
+        """Whether it is anything but the CPU device."""
         return self.kind != "cpu"
 
     @classmethod

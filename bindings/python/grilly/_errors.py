@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import _abi
 
 
@@ -13,7 +15,7 @@ class GrillyError(RuntimeError):
         self.status = status
         self.name = name
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.status, self.name)
 
 

@@ -33,6 +33,7 @@ class Handle:
         """
         out = _abi.Handle()
         check(create(*arguments, byref(out)))
+        assert out.value is not None # no handle reads as NULL
         self._value = out.value
         self._closed_message = closed_message
         self._destroy = weakref.finalize(self, destroy, out.value)
@@ -51,6 +52,7 @@ class Handle:
 
     @property
     def closed(self) -> bool:
+        """Whether the object was destroyed."""
         return not self._destroy.alive
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ Arrays are NCHW; padding is ((top, bottom), (left, right)), stride, dilation and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterator, NamedTuple, Optional, Union
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -161,7 +161,7 @@ class Reference:
         into += result.reshape(into.shape)
 
 
-def _sums(run, terms: Union[int, np.ndarray], *operands: Optional[np.ndarray]) -> Sums:
+def _sums(run: Callable[..., np.ndarray], terms: Union[int, np.ndarray], *operands: Optional[np.ndarray]) -> Sums:
     wide = [None if operand is None else operand.astype(np.float64) for operand in operands]
     positive = [None if operand is None else np.abs(operand) for operand in wide]
     largest = max((float(operand.max(initial=0.0)) for operand in positive if operand is not None))

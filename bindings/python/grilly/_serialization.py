@@ -101,7 +101,7 @@ def _read_npz(file: BinaryIO) -> State:
 # A .safetensors file is the length of a header, as eight bytes; the header, which is JSON and says of every array its
 # type, shape, and range of bytes in what follows; and the arrays' bytes, little-endian, row-major, without gaps.
 
-#: How each type is stored. BF16 is the upper half of a float32; behind it in this order, U16 is what "<u2" is written as.
+#: How each type is stored. BF16 is the upper half of a float32; "<u2" is written as U16, which comes later.
 _SAFETENSORS_TYPES = {
     "BF16": "<u2", "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "U32": "<u4",
     "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8",

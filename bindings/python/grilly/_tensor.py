@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from ctypes import byref
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -34,8 +35,8 @@ _OPERATIONS = {
 _ABOUT_SHAPES = (np.shape, np.ndim, np.size, np.iscomplexobj)
 
 _SUPPORTED = (
-    "a grilly.Tensor computes np.add, subtract, multiply, divide, maximum, minimum and negative on its device, with out= "
-    "and no other option; take .numpy() for anything else"
+    "a grilly.Tensor computes np.add, subtract, multiply, divide, maximum, minimum and negative on its device, with "
+    "out= and no other option; take .numpy() for anything else"
 )
 
 
@@ -57,9 +58,10 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
     """A float32 array of up to 4 axes, in row-major order, in the memory of a Compute's device.
 
     Made by `grilly.tensor`, `grilly.empty`, `grilly.zeros`, or by a layer that was given one. Operators and NumPy's
-    `add`, `subtract`, `multiply`, `divide`, `maximum`, `minimum` and `negative` (also with `out=`) run on the device, broadcast,
-    and take other Tensors, real numbers and arrays, which are uploaded as float32; results are Tensors. Everything else
-    that NumPy has raises TypeError: nothing is downloaded by accident. `numpy()` and `np.asarray` download.
+    `add`, `subtract`, `multiply`, `divide`, `maximum`, `minimum` and `negative` (also with `out=`) run on the device,
+    broadcast, and take other Tensors, real numbers and arrays, which are uploaded as float32; results are Tensors.
+    Everything else that NumPy computes raises TypeError: nothing is downloaded by accident. `numpy()` and `np.asarray`
+    download.
 
     Memory returns to the Compute's pool when the last tensor that views it is gone. Any thread may hold a Tensor; while
     one thread changes its contents, no other may use them.
@@ -82,6 +84,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The size of each axis, in elements."""
         return self._shape
 
     @property
@@ -91,6 +94,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def ndim(self) -> int:
+        """How many axes there are."""
         return len(self._shape)
 
     @property
@@ -100,11 +104,12 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def nbytes(self) -> int:
+        """What the elements take, in bytes."""
         return self.size * _DTYPE.itemsize
 
     @property
     def version(self) -> int:
-        """How often the contents of its memory were changed; layers tell by it whether their input still is what it was."""
+        """How often the contents of its memory were changed."""
         return self._memory.version
 
     def numpy(self) -> np.ndarray:
@@ -124,8 +129,8 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         return self.numpy().item()
 
     def to(self, target: Target) -> Union[Tensor, np.ndarray]:
-        """This Tensor elsewhere: "cpu" is host memory, an ndarray as `numpy()` gives it; "vulkan" the device that layers
-        share, whichever it is; or any Compute. A Tensor that is there already is returned itself."""
+        """This Tensor elsewhere: "cpu" is host memory, an ndarray as `numpy()` gives it; "vulkan" the device that
+        layers share, whichever it is; or any Compute. A Tensor that is there already is returned itself."""
         return moved(self, target)
 
     def reshape(self, *shape: Any) -> Tensor:
@@ -149,18 +154,21 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         return empty(self._shape, self._compute).copy_(self)
 
     def copy_(self, source: Any) -> Tensor:
-        """Overwrites the values by those of a Tensor, an array or a number, which broadcast."""
-        source = self._operand(source, upload=False)
-        if isinstance(source, np.ndarray):
-            self._write(np.broadcast_to(source, self._shape))
-            return self
-        return _elementwise(_abi.OP_COPY, source, None, self)
+        """Overwrites the values by those of an array, a number, or a Tensor, also of another Compute; they broadcast."""
+        source = as_operand(source, "source")
+        if isinstance(source, Tensor) and source.compute is self._compute:
+            return _elementwise(_abi.OP_COPY, source, None, self)
+        array = np.ascontiguousarray(np.broadcast_to(np.asarray(source), self._shape))
+        self._memory.version += 1
+        check(_abi.lib.grilly_buffer_write(self._memory.handle.value, 0, array.ctypes.data, array.nbytes))
+        return self
 
     def fill_(self, value: float) -> Tensor:
         """Sets every element to a number."""
         return _elementwise(_abi.OP_COPY, float(value), None, self)
 
     def zero_(self) -> Tensor:
+        """Sets every element to 0."""
         return self.fill_(0.0)
 
     def add_(self, other: Any, alpha: float = 1.0) -> Tensor:
@@ -210,19 +218,12 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
             raise ValueError("a Tensor's values are in device memory; an array of them is a copy")
         return self.numpy() if dtype is None else self.numpy().astype(dtype, copy=False)
 
-    def _operand(self, value: Any, upload: bool = True) -> Union[Tensor, float, np.ndarray]:
-        """A Tensor on this device or a number; without `upload` also an array."""
+    def _operand(self, value: Any) -> Union[Tensor, float]:
+        """A Tensor or a number as it is; an array uploaded to this device."""
         value = as_operand(value, "an operand")
         if isinstance(value, Tensor):
             return value
-        if value.ndim == 0:
-            return float(value)
-        return tensor(value, self._compute) if upload else value
-
-    def _write(self, array: np.ndarray) -> None:
-        array = np.ascontiguousarray(array)
-        self._memory.version += 1
-        check(_abi.lib.grilly_buffer_write(self._memory.handle.value, 0, array.ctypes.data, array.nbytes))
+        return float(value) if value.ndim == 0 else tensor(value, self._compute)
 
     def _view(self) -> _abi.Tensor:
         """As the library takes it; a number's shape is [1] there."""
@@ -271,7 +272,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class Saved:
-    """An array that `backward` will need. Nobody else changes an ndarray that is given here; a Tensor may be its user's."""
+    """What `backward` will need: an ndarray that nobody else has, or a Tensor that its user should not change."""
 
     def __init__(self, operand: Operand) -> None:
         self._operand = operand
@@ -291,8 +292,9 @@ class Saved:
         return self._operand
 
 
-#: What layers compute with.
-Operand = Union[np.ndarray, Tensor]
+#: What layers compute with: an ndarray or a Tensor. Which one a result is follows from the arguments' values, so to a type
+#: checker it is Any.
+Operand = Any
 
 _STRUCT_SIZE = _abi.ctypes.sizeof(_abi.Tensor)
 
@@ -301,16 +303,14 @@ def tensor(data: Any, compute: Target = None) -> Tensor:
     """Copies an array to a device.
 
     Args:
-        data: anything that `np.asarray` takes, of up to 4 axes; real numbers become float32.
+        data: anything that layers take, of up to 4 axes; real numbers become float32.
         compute: a Compute; None or "vulkan" is the one that layers share.
 
     Raises:
         GrillyError: if the device has no memory for it.
     """
-    array = as_float32(data, "data")
-    result = empty(array.shape, compute)
-    result._write(array)
-    return result
+    operand = as_operand(data, "data")
+    return empty(operand.shape, compute).copy_(operand)
 
 
 def empty(shape: Shape, compute: Target = None) -> Tensor:
@@ -330,7 +330,7 @@ def zeros(shape: Shape, compute: Target = None) -> Tensor:
 
 def relu_backward(dy: Operand, y: Operand) -> Tensor:
     """0 where `y <= 0`, else `dy`; one of them at least is a Tensor."""
-    result = empty(y.shape, dy.compute if isinstance(dy, Tensor) else y.compute)
+    result = empty(y.shape, compute_of(dy, y))
     return _elementwise(_abi.OP_RELU_BACKWARD, result._operand(dy), result._operand(y), result)
 
 
@@ -341,8 +341,8 @@ def as_operand(value: Any, name: str = "input") -> Operand:
 
 
 def moved(value: Operand, target: Target) -> Operand:
-    """An array or a Tensor at "cpu" (host memory), "vulkan" (the device that layers share) or a Compute; itself if it is
-    there already."""
+    """An array or a Tensor at "cpu" (host memory), "vulkan" (the device that layers share) or a Compute; itself if it
+    is there already."""
     if target == "cpu":
         return value.numpy() if isinstance(value, Tensor) else value
     compute = _chosen(target)
@@ -365,7 +365,7 @@ def _elementwise(op: int, a: Any, b: Any, out: Tensor, alpha: float = 1.0) -> Te
     """`out = op(a, alpha · b)` of Tensors and numbers."""
     shapes = [_shape(value) for value in (a, b)]
     if np.broadcast_shapes(out.shape, *shapes) != out.shape:
-        raise ValueError(f"out has shape {list(out.shape)}, to which {shapes[0]} and {shapes[1]} do not broadcast")
+        raise ValueError(f"out has shape {out.shape}, to which {shapes[0]} and {shapes[1]} do not broadcast")
     if isinstance(b, float):
         b, alpha = None, alpha * b
     elif isinstance(a, float):
@@ -394,7 +394,7 @@ def _chosen(target: Target) -> Compute:
 
 
 def _sizes(shape: Any, inferred: bool = False) -> tuple[int, ...]:
-    sizes = tuple(int(size) for size in (shape if np.iterable(shape) else (shape,)))
+    sizes = tuple(operator.index(size) for size in (shape if np.iterable(shape) else (shape,)))
     if len(sizes) > 4:
         raise ValueError(f"shape is {list(sizes)}, expected at most 4 axes")
     if any(size < (-1 if inferred else 0) for size in sizes) or sizes.count(-1) > 1:

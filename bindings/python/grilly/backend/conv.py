@@ -50,13 +50,15 @@ class VulkanConv:
 
     def conv2d(
         self, x: Any, w: Any, b: Any = None,
-        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, out: Optional[Operand] = None,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, out: Optional[np.ndarray] = None,
         **mode: Any,
     ) -> Operand:
-        """`x ⋆ w + b`, of shape `[N, K, P, Q]`; written to `out`, a float32 array or a Tensor, if there is one."""
+        """`x ⋆ w + b`, of shape `[N, K, P, Q]`, new or written to `out`, a float32 ndarray with any strides."""
         x, w = _nchw(x, "x"), _nchw(w, "w")
         b = None if b is None else as_operand(b, "b")
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
+        if out is not None and (as_operand(out) is not out or not out.flags.writeable):
+            raise TypeError(f"out is of dtype {out.dtype}, expected float32, writeable")
         y = _empty(self._output_shape(operation, x.shape), like=x) if out is None else out
         _run(_abi.lib.grilly_conv2d_forward, operation, x=x, weight=w, bias=b, y=y)
         return y
@@ -74,7 +76,7 @@ class VulkanConv:
         self, grad_output: Any, input: Any, kernel_size: Size,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
         **mode: Any,
-    ) -> tuple[Operand, Optional[Operand]]:
+    ) -> tuple[Operand, Operand]:
         """The gradients with respect to the weight, `[K, C / groups, R, S]`, and the bias, `[K]` (None without)."""
         dy, x = _nchw(grad_output, "grad_output"), _nchw(input, "input")
         kernel = _pair(kernel_size)
@@ -90,7 +92,7 @@ class VulkanConv:
         self, grad_output: Any, weight: Any, input_shape: Sequence[int], input: Any = None,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
         **mode: Any,
-    ) -> tuple[Operand, Optional[Operand], Optional[Operand]]:
+    ) -> tuple[Operand, Operand, Operand]:
         """All gradients in one call, which reads `grad_output` once: with respect to the input, the weight (None if
         `input` is) and the bias (None without)."""
         dy, w = _nchw(grad_output, "grad_output"), _nchw(weight, "weight")
@@ -175,12 +177,12 @@ def _nchw(value: Any, name: str) -> Operand:
     return array
 
 
-def _pair(value: Size) -> tuple[int, int]:
+def _pair(value: Any) -> tuple[int, int]:
     height, width = (value, value) if np.ndim(value) == 0 else value
     return operator.index(height), operator.index(width)
 
 
-def _begin_end(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+def _begin_end(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """(top, left) and (bottom, right)."""
     if np.ndim(padding) == 2:
         (top, bottom), (left, right) = padding

@@ -43,7 +43,7 @@ class Convolution:
 
     def backward(
         self, backend: VulkanConv, dy: Operand, w: Operand, x: Optional[Operand], has_bias: bool
-    ) -> tuple[Operand, Optional[Operand], Optional[Operand]]:
+    ) -> tuple[Operand, Operand, Operand]:
         """Gradients with respect to input, weight (None if `x` is; else `x` is as for `forward`) and bias."""
         self.check_grad_output(dy.shape)
         dx, dw, db = backend.conv2d_backward(
@@ -53,7 +53,7 @@ class Convolution:
 
     def backward_weight(
         self, backend: VulkanConv, dy: Operand, x: Operand, has_bias: bool
-    ) -> tuple[Operand, Optional[Operand]]:
+    ) -> tuple[Operand, Operand]:
         """The gradients with respect to weight and bias alone."""
         self.check_grad_output(dy.shape)
         kernel = self._image_shape(self.w_shape)[2:]

@@ -15,24 +15,24 @@ class ReLU(Module):
 
     def __init__(self) -> None:
         super().__init__()
-        #: The latest output.
         self._kept: Optional[Saved] = None
 
     def forward(self, input: Any) -> Operand:
-        """A new array, or a Tensor if the input is one. NaN stays NaN."""
+        """A new array or Tensor; NaN stays NaN. In training mode, and outside `no_grad()`, a Tensor is also kept for
+        `backward`, which then refuses to run if it was changed."""
         output = functional.relu(input)
         self._kept = None
         if self.training and is_grad_enabled():
-            self._kept = Saved(output if isinstance(output, Tensor) else output.copy())
+            # The caller may edit an ndarray; what is kept of it is where it lets gradients through.
+            self._kept = Saved(output if isinstance(output, Tensor) else ~(output <= 0))
         return output
 
     def backward(self, grad_output: Any) -> Operand:
-        """The gradient with respect to the latest forward's input: `grad_output` where that was positive (or
-        NaN), else 0.
+        """The gradient with respect to the latest forward's input: `grad_output` where that was positive, else 0.
 
         Raises:
-            RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), for a `grad_output`
-                of another shape, or if the output was a Tensor and has changed.
+            RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), or for a
+                `grad_output` of another shape than the output.
         """
         if self._kept is None:
             raise nothing_kept(self)

@@ -47,10 +47,11 @@ class Sequential(_Numbered):
     def __init__(self, *modules: Union[Module, Mapping[str, Module]]) -> None:
         super().__init__()
         if len(modules) == 1 and isinstance(modules[0], Mapping):
-            for name, module in modules[0].items():
-                self.add_module(name, module)
+            named: Iterable[tuple[str, Any]] = modules[0].items()
         else:
-            self.extend(modules)
+            named = ((str(place), module) for place, module in enumerate(modules))
+        for name, module in named:
+            self.add_module(name, module)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -16,7 +16,7 @@ from . import _checks, init
 from ._convolution import (
     Convolution, Padding, Size, begin_end, convolution, integer_padding, integers, transposed_size,
 )
-from .module import Module
+from .module import Module, nothing_kept
 from .parameter import Parameter
 
 #: The legal dtypes as they print: NumPy's, PyTorch's, and none.
@@ -128,9 +128,7 @@ class _ConvNd(Module):
         """
         kept = self._kept
         if kept is None:
-            raise RuntimeError(
-                f"{type(self).__name__}.backward() needs a forward before it, in training mode and outside no_grad()"
-            )
+            raise nothing_kept(self)
         conv, backend, saved = kept
         x = None if saved is None else saved.get()
         has_bias = self.bias is not None and self.bias.requires_grad
@@ -139,10 +137,6 @@ class _ConvNd(Module):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else np.add(parameter.grad, grad, out=parameter.grad)
         return dx
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is kept for backward is on a device, and stays there.
-        return {**self.__dict__, "_kept": None}
 
     def extra_repr(self) -> str:
         """What `repr` shows of the layer: channels, kernel size and stride, and what is not at its default."""

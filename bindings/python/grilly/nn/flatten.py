@@ -6,6 +6,7 @@ import math
 from typing import Any, Optional
 
 from .._grad_mode import is_grad_enabled
+from .._tensor import Operand, as_operand
 from .module import Module, nothing_kept
 
 
@@ -19,13 +20,14 @@ class Flatten(Module):
         #: The latest input's shape.
         self._kept: Optional[tuple[int, ...]] = None
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input: Any) -> Operand:
         """The same elements in another shape, where possible without a copy.
 
         Raises:
             IndexError: if the input lacks one of the dimensions.
             RuntimeError: if they are in the wrong order.
         """
+        input = as_operand(input)
         axes = range(input.ndim)
         start, end = axes[self.start_dim], axes[self.end_dim]
         if start > end:
@@ -34,15 +36,16 @@ class Flatten(Module):
         merged = math.prod(input.shape[start:end + 1])
         return input.reshape((*input.shape[:start], merged, *input.shape[end + 1:]))
 
-    def backward(self, grad_output: Any) -> Any:
+    def backward(self, grad_output: Any) -> Operand:
         """The gradient in the latest forward's input shape.
 
         Raises:
             RuntimeError: before any forward, or after one that kept nothing (`eval()`, `no_grad()`).
+            ValueError: for another number of elements.
         """
         if self._kept is None:
             raise nothing_kept(self)
-        return grad_output.reshape(self._kept)
+        return as_operand(grad_output, "grad_output").reshape(self._kept)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -71,8 +71,8 @@ def relu(input: Any) -> Operand:
 
 
 def relu_backward(grad_output: Any, output: Any) -> Operand:
-    """The gradient of `relu` with respect to its input: `grad_output` where `output` is positive (or NaN), else 0. A Tensor
-    if either is one.
+    """The gradient of `relu` with respect to its input: `grad_output` where `output` is positive (or NaN), else 0. A
+    Tensor if either is one.
 
     Raises:
         RuntimeError: if their shapes differ.

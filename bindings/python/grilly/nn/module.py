@@ -33,6 +33,11 @@ class Module:
     Parameters and modules assigned to attributes are registered; call `super().__init__()` before that.
     """
 
+    #: Whether layers keep what their `backward` needs; `train` and `eval` set it.
+    training: bool
+    _parameters: dict[str, Any]
+    _modules: dict[str, Any]
+
     def __init__(self) -> None:
         self.__dict__.update(training=True, _parameters={}, _modules={})
 
@@ -44,14 +49,15 @@ class Module:
         return self.forward(*inputs, **named)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        parameters, modules = (self.__dict__.get(registry) for registry in _REGISTRIES)
-        if isinstance(value, (Parameter, Module)) and modules is None:
-            raise AttributeError(f"cannot assign {type(value).__name__} {name!r} before Module.__init__() call")
+        parameters, modules = (self.__dict__.get(registry, {}) for registry in _REGISTRIES)
+        if isinstance(value, (Parameter, Module)) and "_modules" not in self.__dict__:
+            kind = "parameters" if isinstance(value, Parameter) else "module"
+            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
         if isinstance(value, Parameter):
             self.__dict__.pop(name, None)
             modules.pop(name, None)
             self.register_parameter(name, value)
-        elif parameters and name in parameters:
+        elif name in parameters:
             if value is not None:
                 raise TypeError(
                     f"cannot assign '{_type_name(value)}' as parameter '{name}' (grilly.nn.Parameter or None expected)"
@@ -60,7 +66,7 @@ class Module:
         elif isinstance(value, Module):
             self.__dict__.pop(name, None)
             modules[name] = value
-        elif modules and name in modules:
+        elif name in modules:
             if value is not None:
                 raise TypeError(
                     f"cannot assign '{_type_name(value)}' as child module '{name}' (grilly.nn.Module or None expected)"

@@ -6,12 +6,12 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .._tensor import Operand, Target, as_operand, moved
+from .._tensor import Target, as_operand, moved
 
 
 class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
-    """A float32 ndarray or `grilly.Tensor` with a gradient. It behaves as that: operators, ufuncs, methods, `np.asarray`;
-    an ndarray also by indexing.
+    """A float32 ndarray or `grilly.Tensor` with a gradient. It behaves as what it holds: operators, ufuncs, methods,
+    `np.asarray`; indexing if that is an ndarray.
 
     In-place operators (`weight -= lr * weight.grad`) edit `data`, and the layer's next call sees it.
 
@@ -24,11 +24,11 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         self.data = data
         self.requires_grad = requires_grad
         #: The accumulated gradient, of the same shape and kind; None before the first `backward`.
-        self.grad: Optional[Operand] = None
+        self.grad: Any = None
 
     @property
-    def data(self) -> Operand:
-        """The array or Tensor itself. Assigning another replaces it."""
+    def data(self) -> Any:
+        """The ndarray or Tensor itself. Assigning another replaces it."""
         return self.__dict__["data"]
 
     @data.setter
@@ -48,6 +48,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         self.grad = None
 
     def requires_grad_(self, requires_grad: bool = True) -> Parameter:
+        """Sets `requires_grad`, and returns itself."""
         self.requires_grad = requires_grad
         return self
 

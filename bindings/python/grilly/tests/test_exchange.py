@@ -46,7 +46,7 @@ class TestDLPack:
     @pytest.mark.parametrize("kind", [2, 7, 8, 10, 13])
     def test_input_on_another_device_is_refused(self, kind):
         x = Host(np.zeros((1, 3, 8, 8), np.float32), (kind, 1))
-        with pytest.raises(TypeError, match=rf"input has type Host and is on a device \(DLPack device type {kind}, numb"):
+        with pytest.raises(TypeError, match=rf"input has type Host and is on a device \(DLPack device type {kind}, "):
             Conv2d(3, 4, 3)(x)
 
     def test_output_is_exported_without_a_copy(self, rng):

@@ -261,9 +261,35 @@ class TestContainers:
         y -= 5
         assert relu.backward([1, 1, 3, 1]).tolist() == [0, 0, 3, 1]
 
+    def test_a_chain_stays_on_the_device(self, compute, rng):
+        model = Sequential(Conv2d(2, 3, 3), ReLU(), Conv2d(3, 2, 3), Flatten())
+        x = rng.standard_normal((2, 2, 8, 8)).astype(np.float32)
+        y = model(x)
+        dx = model.backward(y)
+        gradients = [parameter.grad for parameter in model.parameters()]
+        model.zero_grad()
+        model.to(compute)
+        device_y = model(grilly.tensor(x, compute))
+        device_dx = model.backward(device_y)
+        assert isinstance(device_y, grilly.Tensor) and device_y.shape == (2, 32)
+        np.testing.assert_array_equal(device_y.numpy(), y)
+        np.testing.assert_array_equal(device_dx.numpy(), dx)
+        for parameter, gradient in zip(model.parameters(), gradients):
+            np.testing.assert_array_equal(parameter.grad.numpy(), gradient)
+        model.zero_grad(set_to_none=False)
+        assert not any(parameter.grad.numpy().any() for parameter in model.parameters())
+
+    def test_relu_refuses_to_go_back_through_a_tensor_that_changed(self):
+        relu = ReLU()
+        y = relu(grilly.tensor([1, -1]))
+        y += 1
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            relu.backward([1, 1])
+
     def test_flatten_joins_dimensions(self):
         x = np.arange(24).reshape(2, 3, 2, 2)
-        assert Flatten()(x).shape == (2, 12) and Flatten(0, 1)(x).shape == (6, 2, 2) and Flatten(-2)(x).shape == (2, 3, 4)
+        assert Flatten()(x).shape == (2, 12) and Flatten(0, 1)(x).shape == (6, 2, 2)
+        assert Flatten(-2)(x).shape == (2, 3, 4)
         assert Flatten(0)(np.empty((0, 3))).shape == (0,)
         flatten = Flatten()
         np.testing.assert_array_equal(flatten.backward(flatten(x)), x)

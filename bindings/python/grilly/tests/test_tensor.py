@@ -1,11 +1,13 @@
-"""Tensors on a device: NumPy's values without NumPy's memory, and layers between which nothing passes through the host."""
+"""Tensors on a device: NumPy's values in other memory, and layers between which nothing passes through the host."""
 
 from __future__ import annotations
 
 import copy
 import gc
 import pickle
+import re
 import threading
+from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
 import numpy as np
@@ -16,6 +18,7 @@ from grilly import Compute, Tensor, _context, tensor
 from grilly.nn import (
     Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Flatten, Module, Parameter, ReLU, Sequential, functional, grad,
 )
+from grilly.tests.checks import required
 from grilly.tests.test_seed_examples import EXAMPLES
 
 SPECIAL = np.array([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1.2e-38, 0.1, 2.5, 1 / 3], np.float32)
@@ -36,8 +39,8 @@ def normal(rng: np.random.RandomState, *shape: int) -> np.ndarray:
 
 
 def assert_same(got: Any, want: np.ndarray, ufunc: Optional[np.ufunc] = None) -> None:
-    """The same bits in the same shape; any NaN is as good as another. As `ufunc` has them on the device: a GPU's quotients are
-    within 2.5 units in the last place, and which zero NumPy's maximum takes depends on the processor."""
+    """The same bits in the same shape; any NaN is as good as another. As `ufunc` has them: a GPU's quotients are within
+    2.5 units in the last place, and which zero NumPy's maximum takes depends on the processor."""
     assert isinstance(got, Tensor)
     assert want.dtype == np.float32 and got.shape == want.shape
     values, want = np.atleast_1d(got.numpy()), np.atleast_1d(want)
@@ -126,8 +129,8 @@ class TestUfuncs:
 
     @pytest.mark.parametrize("call", [
         lambda t: np.exp(t), lambda t: np.add.reduce(t), lambda t: np.add(t, 1, where=np.array(True)),
-        lambda t: np.add(t, 1, dtype=np.float64), lambda t: np.concatenate([t, t]), lambda t: np.sum(t), lambda t: t == t,
-        lambda t: t @ t, lambda t: t**2, lambda t: abs(t), lambda t: np.equal(np.ones(3), t),
+        lambda t: np.add(t, 1, dtype=np.float64), lambda t: np.concatenate([t, t]), lambda t: np.sum(t),
+        lambda t: t == t, lambda t: t @ t, lambda t: t**2, lambda t: abs(t), lambda t: np.equal(np.ones(3), t),
         lambda t: np.add(np.ones(3), t, out=np.ones(3)), lambda t: np.add(1, 2, out=t), lambda t: list(t),
         lambda t: t.__setitem__(0, 1),
     ])
@@ -220,10 +223,13 @@ class TestMethods:
             grilly.zeros(6).reshape(shape)
 
     def test_what_is_uploaded_becomes_float32(self, compute, rng) -> None:
-        for array in (np.arange(6).reshape(2, 3), normal(rng, 4, 6)[::-1, ::2], np.ones((3, 0)), [1, 2.5], np.float64(0.1)):
+        strided = normal(rng, 4, 6)[::-1, ::2]
+        for array in (np.arange(6).reshape(2, 3), strided, np.ones((3, 0)), [1, 2.5], np.float64(0.1)):
             assert_same(tensor(array), np.asarray(array, np.float32))
         with pytest.raises(ValueError, match="at most 4 axes"):
             tensor(np.ones((1,) * 5))
+        with pytest.raises(TypeError):
+            grilly.zeros(2.5)
         with pytest.raises(TypeError, match="real numbers"):
             tensor(np.ones(3, complex))
 
@@ -249,7 +255,7 @@ class TestPlaces:
             elsewhere = x.to(other)
             assert elsewhere.compute is other
             assert_same(elsewhere.add_(1), a + np.float32(1))
-            assert_same(x.copy_(elsewhere.to("cpu")), a + np.float32(1))
+            assert_same(x.copy_(elsewhere), a + np.float32(1))
         for target in ("gpu", "cuda", 0):
             with pytest.raises(ValueError, match="expected 'cpu', 'vulkan' or a grilly.Compute"):
                 x.to(target)
@@ -258,7 +264,7 @@ class TestPlaces:
         a = normal(rng, 2, 3)
         x = tensor(a)
         before = moved_bytes(fresh)
-        twins = [copy.deepcopy(x), copy.copy(x)]
+        twins = [copy.deepcopy(x), copy.copy(x), tensor(x)]
         assert moved_bytes(fresh) == before
         twins.append(pickle.loads(pickle.dumps(x)))
         x.zero_()
@@ -309,7 +315,7 @@ class TestPlaces:
 class TestFunctional:
     @pytest.mark.parametrize("make", [np.asarray, tensor])
     def test_relu_and_its_gradient_are_pytorchs(self, compute, make) -> None:
-        torch = pytest.importorskip("torch")
+        torch = required("torch")
         a = np.concatenate([SPECIAL, np.linspace(-2, 2, 20, dtype=np.float32)])
         dy = np.arange(1, a.size + 1, dtype=np.float32)
         x = torch.tensor(a, requires_grad=True)
@@ -377,6 +383,19 @@ class TestLayers:
         y += 1
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             relu.backward(tensor([1, 1]))
+
+    def test_outputs_go_where_they_are_asked_to(self, compute, rng) -> None:
+        x, w = normal(rng, 2, 3, 8, 8), normal(rng, 4, 3, 3, 3)
+        out = np.full((4, 2, 6, 6), np.nan, np.float32).swapaxes(0, 1)
+        assert compute.conv.conv2d(tensor(x), w, out=out) is out
+        np.testing.assert_array_equal(out, compute.conv.conv2d(x, w))
+        read_only = np.empty((2, 4, 6, 6), np.float32)
+        read_only.flags.writeable = False
+        for wrong in (np.zeros((2, 4, 6, 6)), read_only):
+            with pytest.raises(TypeError, match="expected float32, writeable"):
+                compute.conv.conv2d(x, w, out=wrong)
+        with pytest.raises(grilly.InvalidArgumentError, match="y has shape"):
+            compute.conv.conv2d(x, w, out=np.empty((2, 4, 6, 5), np.float32))
 
     def test_arrays_in_give_arrays_wherever_the_parameters_are(self, compute, rng) -> None:
         host, device = twins(lambda: Conv2d(3, 5, 3))
@@ -468,7 +487,7 @@ class TestModels:
 
     @pytest.mark.parametrize("place", ["cpu", "vulkan"])
     def test_the_seeds_resnet_block_is_pytorchs_on_arrays_and_tensors(self, compute, rng, place) -> None:
-        torch = pytest.importorskip("torch")
+        torch = required("torch")
         namespace: dict[str, Any] = {"__name__": "__main__"}
         exec(compile(EXAMPLES[-1].values[0], "seed_examples.md", "exec"), namespace)
         block, x = namespace["model"], namespace["x"]
@@ -555,3 +574,13 @@ class TestModels:
         layer.to("cpu")
         assert isinstance(layer.weight.data, np.ndarray)
         np.testing.assert_array_equal(layer.weight.grad, grad)
+
+
+def test_the_readmes_examples_run(compute, capsys: pytest.CaptureFixture) -> None:
+    readme = Path(grilly.__file__).resolve().parents[1] / "README.md"
+    if not readme.is_file():
+        pytest.skip(f"{readme} is only in a checkout of the repository")
+    snippets = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.S)
+    assert len(snippets) == 2
+    exec("".join(snippets), {})
+    assert float(capsys.readouterr().out) > 0
