@@ -1,12 +1,12 @@
 # Each command sets up what it needs; what it installs it names.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train test lint bench install shaders header clean
+.PHONY: help demo train test lint bench compare-cpu install shaders header clean
 
 PREFIX ?= /usr/local
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: ## train a layer on the best device there is and draw what it learned
 	@scripts/demo.sh
@@ -22,6 +22,9 @@ lint: ## check formats, warnings and generated files
 
 bench: ## print the speed table; ARGS="..." goes to the benchmark
 	cargo bench --bench bench -- $(ARGS)
+
+compare-cpu: ## time the CPU device beside other libraries (installs 6 GB of them); ARGS="..." goes to it
+	@scripts/compare-cpu.sh $(ARGS)
 
 install: ## install library, header, pkg-config and CMake files; PREFIX=/usr/local DESTDIR=
 	cargo build --release

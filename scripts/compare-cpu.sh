@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Times the CPU device beside other libraries, each in a process of its own. Arguments go to benches/compare_cpu.py.
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname "$0")/common.sh"
+
+say "Building libgrilly and its Python package"
+cargo build --locked --release # what pip would do without a word
+python_packages ./bindings/python "matplotlib>=3.8,<4"
+say "Comparing"
+exec "$python" benches/compare_cpu.py --json "$target/compare-cpu.json" --chart "$target/compare-cpu.png" "$@"
