@@ -34,8 +34,8 @@ impl State {
         }
     }
 
-    /// Takes a new block from the system, within the budget.
-    fn create(&mut self, budget: u64, class: u64) -> Result<Words> {
+    /// Counts a block that is about to be taken from the system, within the budget.
+    fn claim(&mut self, budget: u64, class: u64) -> Result<()> {
         if class > budget.saturating_sub(self.stats.bytes_held) {
             self.trim();
         }
@@ -48,17 +48,18 @@ impl State {
                 ),
             ));
         }
-        let length = (class / 4) as usize;
-        let mut words = Vec::new();
-        words.try_reserve_exact(length).map_err(|_| {
-            Error::new(Status::OutOfHostMemory, format!("no host memory for a buffer of {class} bytes"))
-        })?;
-        words.resize_with(length, UnsafeCell::default);
         self.stats.bytes_held += class;
-        self.stats.bytes_peak = self.stats.bytes_peak.max(self.stats.bytes_held);
-        self.stats.allocations += 1;
-        Ok(words.into_boxed_slice())
+        Ok(())
     }
+}
+
+/// Memory of so many bytes, zeroed; `None` where the system has none.
+fn allocate(class: u64) -> Option<Words> {
+    let length = (class / 4) as usize;
+    let mut words = Vec::new();
+    words.try_reserve_exact(length).ok()?;
+    words.resize_with(length, UnsafeCell::default);
+    Some(words.into_boxed_slice())
 }
 
 impl Pool {
@@ -83,6 +84,23 @@ impl Pool {
         self.state().trim();
     }
 
+    /// Takes a new block from the system. Others may use the pool meanwhile: touching new memory takes its time.
+    fn create(&self, class: u64) -> Result<Words> {
+        self.state().claim(self.budget, class)?;
+        let words = allocate(class).or_else(|| {
+            self.trim();
+            allocate(class)
+        });
+        let mut state = self.state();
+        let Some(words) = words else {
+            state.stats.bytes_held -= class;
+            return Err(Error::new(Status::OutOfHostMemory, format!("no host memory for a buffer of {class} bytes")));
+        };
+        state.stats.bytes_peak = state.stats.bytes_peak.max(state.stats.bytes_held);
+        state.stats.allocations += 1;
+        Ok(words)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,9 +123,9 @@ impl Memory {
     /// `OutOfDeviceMemory` beyond the budget, `OutOfHostMemory` beyond what there is.
     pub fn new(pool: &Arc<Pool>, bytes: u64) -> Result<Memory> {
         let class = size_class(bytes);
+        let reused = pool.state().free.get_mut(&class).and_then(Vec::pop);
+        let words = reused.map_or_else(|| pool.create(class), Ok)?;
         let mut state = pool.state();
-        let reused = state.free.get_mut(&class).and_then(Vec::pop);
-        let words = reused.map_or_else(|| state.create(pool.budget, class), Ok)?;
         state.stats.bytes_in_use += class;
         state.stats.blocks_in_use += 1;
         Ok(Memory { words, pool: pool.clone() })

@@ -4,6 +4,7 @@ use super::failure;
 use crate::error::{Error, Result, Status};
 use ash::{khr, vk};
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The Vulkan version that a device must offer.
@@ -35,29 +36,51 @@ pub struct PhysicalDevice {
     pub refusal: Option<String>,
 }
 
-/// The instance, and the process that made it: a child must make its own.
-type Kept = Option<(u32, &'static Instance)>;
-
-/// The kept instance; held while it or a device comes or goes. Vulkan allows devices to come and go from several
-/// threads at once, but with NVIDIA's driver 580 and loader 1.3.239 programs that did so, and opened an instance for
-/// each, ended in a corrupted heap at times.
-///
-/// A process that forks while another of its threads is in here leaves the lock taken for the child.
-pub(super) fn lifecycle() -> MutexGuard<'static, Kept> {
-    static KEPT: Mutex<Kept> = Mutex::new(None);
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+/// What a process has of Vulkan. A forked child has none of its parent's: a lock that another thread held while it forked
+/// would never open for the child.
+struct Process {
+    id: u32,
+    /// The loader is opened once and never closed: drivers leave threads behind that must keep their code.
+    entry: OnceLock<std::result::Result<ash::Entry, String>>,
+    instance: Mutex<Option<&'static Instance>>,
 }
 
-/// The loader is opened once and never closed: drivers leave threads behind that must keep their code.
-fn entry() -> Result<&'static ash::Entry> {
-    static ENTRY: OnceLock<std::result::Result<ash::Entry, String>> = OnceLock::new();
-    let entry = ENTRY.get_or_init(|| {
-        let named = crate::os::secure_variable(LOADER_VARIABLE);
-        // SAFETY: loading a Vulkan loader runs its initialisers, which is what it is for.
-        let loaded = unsafe { named.map_or_else(|| ash::Entry::load(), |path| ash::Entry::load_from(path)) };
-        loaded.map_err(|error| error.to_string())
-    });
-    entry.as_ref().map_err(|error| Error::new(Status::NoVulkan, format!("no Vulkan loader: {error}")))
+static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
+
+impl Process {
+    fn current() -> &'static Process {
+        let id = std::process::id();
+        loop {
+            let known = PROCESS.load(Ordering::Acquire);
+            // SAFETY: the pointer is null or came from `Box::leak` below.
+            if let Some(process) = unsafe { known.as_ref() }
+                && process.id == id
+            {
+                return process;
+            }
+            let fresh: *mut Process =
+                Box::leak(Box::new(Process { id, entry: OnceLock::new(), instance: Mutex::new(None) }));
+            // A lost race leaves a few bytes behind and takes the winner's.
+            let _ = PROCESS.compare_exchange(known, fresh, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    fn entry(&'static self) -> Result<&'static ash::Entry> {
+        let entry = self.entry.get_or_init(|| {
+            let named = crate::os::secure_variable(LOADER_VARIABLE);
+            // SAFETY: loading a Vulkan loader runs its initialisers, which is what it is for.
+            let loaded = unsafe { named.map_or_else(|| ash::Entry::load(), |path| ash::Entry::load_from(path)) };
+            loaded.map_err(|error| error.to_string())
+        });
+        entry.as_ref().map_err(|error| Error::new(Status::NoVulkan, format!("no Vulkan loader: {error}")))
+    }
+}
+
+/// Held while the instance or a device comes or goes. Vulkan allows devices to come and go from several threads at once,
+/// but with NVIDIA's driver 580 and loader 1.3.239 programs that did so, and opened an instance for each, ended in a
+/// corrupted heap at times.
+pub(super) fn lifecycle() -> MutexGuard<'static, Option<&'static Instance>> {
+    Process::current().instance.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Instance {
@@ -66,20 +89,16 @@ impl Instance {
     /// # Errors
     /// `NoVulkan` without a loader, `NoDevice` without a driver.
     pub fn get() -> Result<&'static Instance> {
-        let process = std::process::id();
         let mut kept = lifecycle();
-        if let Some((owner, instance)) = *kept
-            && owner == process
-        {
+        if let Some(instance) = *kept {
             return Ok(instance);
         }
-        let instance: &'static Instance = Box::leak(Box::new(Instance::new()?));
-        *kept = Some((process, instance));
+        let instance: &'static Instance = Box::leak(Box::new(Instance::new(Process::current().entry()?)?));
+        *kept = Some(instance);
         Ok(instance)
     }
 
-    fn new() -> Result<Instance> {
-        let entry = entry()?;
+    fn new(entry: &ash::Entry) -> Result<Instance> {
         // SAFETY: the entry is loaded and never unloaded.
         let offered = unsafe { entry.try_enumerate_instance_version() };
         let offered =
