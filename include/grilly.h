@@ -844,8 +844,9 @@ grilly_status grilly_conv2d_output_shape(const grilly_conv2d *conv, const int64_
 void grilly_conv2d_io_init(grilly_conv2d_io *io, size_t size);
 
 /*
- `y = x ⋆ weight + bias` (transposed: the adjoint of `⋆`), and waits for it. Needs `x`, `y` and one of `weight` and `prepared`; `bias` may be NULL.
- Host and device tensors may be mixed. No tensor may overlap `y`. After an error the contents of `y` are unspecified.
+ `y = x ⋆ weight + bias` (transposed: the adjoint of `⋆`), and waits for it. Needs `x`, `y` and one of `weight` and
+ `prepared`; `bias` may be NULL. Host and device tensors may be mixed. No tensor may overlap `y`. After an error the
+ contents of `y` are unspecified.
 
  # Safety
  `io` is initialised, and its host tensors have the bytes that they claim, unused by others during the call.
@@ -981,8 +982,8 @@ grilly_status grilly_plan_info_get(const grilly_plan *plan, grilly_plan_info *in
 /*
  Runs `count` slices of the plan from slice `first` on, and waits for them. Run all of them, in order, for the
  result; a frame budget may spread them over several calls. A plan of more than one slice run in several calls
- takes device tensors, the same ones each time. Such a run belongs to one caller: its scratch memory is the plan's, and
- another run of the same plan in between would overwrite it.
+ takes device tensors, the same ones each time. Such a run belongs to one caller: its scratch memory is the plan's,
+ and another run of the same plan in between would overwrite it.
 
  # Safety
  As for `grilly_conv2d_forward`.

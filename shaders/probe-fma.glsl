@@ -1,5 +1,6 @@
 // Measures how fast the device multiplies and adds: chains of fused multiply-adds that depend on nothing else.
-// There are enough CHAINS to hide the latency of one. extra_0 is the number of rounds; each is 2 · 4 · CHAINS operations a thread.
+// There are enough CHAINS to hide the latency of one. extra_0 is the number of rounds; each is 2 · 4 · CHAINS
+// operations a thread.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 

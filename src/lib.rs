@@ -10,8 +10,8 @@
 //!
 //! The rooms, from the ground up; imports run downwards only:
 //!
-//! - [`error`], [`config`], [`problem`], [`broadcast`], [`plan`]: pure data and arithmetic — what a convolution is, what it costs, what
-//!   is illegal, and what a device will be told to do.
+//! - [`error`], [`config`], [`problem`], [`broadcast`], [`plan`]: pure data and arithmetic — what a convolution is,
+//!   what it costs, what is illegal, and what a device will be told to do.
 //! - `os`: what the standard library lacks; `pool`: what memory pools have in common.
 //! - `vulkan`: instance, device, memory pool, pipelines, recorder; the only code that names ash.
 //! - [`kernels`]: one file per algorithm, from problem to plan.

@@ -145,7 +145,8 @@ impl PassPlan {
         };
         if slices.len() < plan.slices.len() && tensors.any_on_host() {
             return Err(Error::invalid(format!(
-                "slices {slices:?} of {} need device tensors: host tensors are brought to the device for a whole run only",
+                "slices {slices:?} of {} need device tensors: host tensors are brought to the device for a whole run \
+                 only",
                 plan.slices.len()
             )));
         }

@@ -252,7 +252,8 @@ fn direct_size(config: &Conv2dConfig, axis: usize, input: [u64; 4], size: u64) -
     for (padding, name) in config.padding[axis].into_iter().zip(["begin", "end"]) {
         if padding > most {
             return Err(Error::invalid(format!(
-                "padding_{name}[{axis}] is {padding}, expected 0 to {most} in mode {:?} for {size} elements along axis {}",
+                "padding_{name}[{axis}] is {padding}, expected 0 to {most} in mode {:?} for {size} elements \
+                 along axis {}",
                 config.padding_mode,
                 axis + 2
             )));

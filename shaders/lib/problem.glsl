@@ -4,7 +4,8 @@
 // paddings, dilations, groups, has_bias. Tensors sit at binding 0 (input), 1 (weight), 2 (bias) and
 // 3 (output), or their gradients in the same places. A kernel that has one of them defines its access
 // qualifier before including this file, for example `#define INPUT_ACCESS readonly`; an empty definition
-// means read and write. One that is packed by fours is reached by whole vectors too, with `#define INPUT_VECTORS readonly`.
+// means read and write. One that is packed by fours is reached by whole vectors too, with `#define INPUT_VECTORS
+// readonly`.
 //
 // With BUFFER_ADDRESSES the tensors are 64-bit addresses in the push constants, so that one tensor may be
 // larger than maxStorageBufferRange.

@@ -10,10 +10,10 @@
 //
 // Where moreover SUBGROUP is not 0, it is the device's subgroup size, and A is not in shared memory either: each
 // lane holds vectors of four rows (THREAD_M is a multiple of 4 · SUBGROUP, THREAD_N = 4) that the others read by
-// shuffling. That is for software drivers, to which a barrier is a switch of threads, and a load from memory a loop over
-// the lanes, whose rounds cost the same for a vector of four as for one element; so what B is made of comes packed by
-// channels of four (pack-channels.glsl). A shuffle is one instruction there; a broadcast first searches for an active
-// lane.
+// shuffling. That is for software drivers, to which a barrier is a switch of threads, and a load from memory a loop
+// over the lanes, whose rounds cost the same for a vector of four as for one element; so what B is made of comes packed
+// by channels of four (pack-channels.glsl). A shuffle is one instruction there; a broadcast first searches for an
+// active lane.
 //
 // Sums run in two levels: 64 products are chained before they are added to a second total. The FP32
 // contract allows 8·√K·2⁻²⁴·S; a chain of 64 and K/64 additions round at most 64 + K/64 ≤ 8·√K times up to

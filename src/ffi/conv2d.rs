@@ -129,8 +129,9 @@ pub unsafe extern "C" fn grilly_conv2d_io_init(io: *mut grilly_conv2d_io, size: 
     unsafe { desc::init(io, size, desc::zeroed()) };
 }
 
-/// `y = x ⋆ weight + bias` (transposed: the adjoint of `⋆`), and waits for it. Needs `x`, `y` and one of `weight` and `prepared`; `bias` may be NULL.
-/// Host and device tensors may be mixed. No tensor may overlap `y`. After an error the contents of `y` are unspecified.
+/// `y = x ⋆ weight + bias` (transposed: the adjoint of `⋆`), and waits for it. Needs `x`, `y` and one of `weight` and
+/// `prepared`; `bias` may be NULL. Host and device tensors may be mixed. No tensor may overlap `y`. After an error the
+/// contents of `y` are unspecified.
 ///
 /// # Safety
 /// `io` is initialised, and its host tensors have the bytes that they claim, unused by others during the call.

@@ -79,8 +79,8 @@ pub unsafe fn write<T: Versioned>(to: *mut T, argument: &str, value: &T) -> Resu
     Ok(())
 }
 
-/// Fills a structure of which the caller's version has `size` bytes: what this library does not know of it becomes zero.
-/// Null is ignored, and so is a size that no version has.
+/// Fills a structure of which the caller's version has `size` bytes: what this library does not know of it becomes
+/// zero. Null is ignored, and so is a size that no version has.
 ///
 /// # Safety
 /// `to` is null or has `size` writable bytes.

@@ -90,8 +90,8 @@ pub unsafe extern "C" fn grilly_plan_info_get(plan: *const grilly_plan, info: *m
 
 /// Runs `count` slices of the plan from slice `first` on, and waits for them. Run all of them, in order, for the
 /// result; a frame budget may spread them over several calls. A plan of more than one slice run in several calls
-/// takes device tensors, the same ones each time. Such a run belongs to one caller: its scratch memory is the plan's, and
-/// another run of the same plan in between would overwrite it.
+/// takes device tensors, the same ones each time. Such a run belongs to one caller: its scratch memory is the plan's,
+/// and another run of the same plan in between would overwrite it.
 ///
 /// # Safety
 /// As for `grilly_conv2d_forward`.

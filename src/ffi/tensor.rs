@@ -255,7 +255,8 @@ fn host_place(raw: &grilly_tensor, name: &str, shape: &[u64], strides: &[i64]) -
         }
         if lowest < 0 || highest > i128::from(raw.bytes) || raw.bytes > isize::MAX as u64 {
             return Err(Error::invalid(format!(
-                "{name} of shape {shape:?} and strides {strides:?} reaches bytes {lowest} to {highest}, expected within its {} bytes",
+                "{name} of shape {shape:?} and strides {strides:?} reaches bytes {lowest} to {highest}, \
+                 expected within its {} bytes",
                 raw.bytes
             )));
         }

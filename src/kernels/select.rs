@@ -19,7 +19,8 @@ pub fn plan(problem: &Problem, limits: &Limits, prepacked: bool) -> Result<Plan>
     Ok(plan)
 }
 
-/// Pads the input into scratch memory and goes on from there, or computes the padded input's gradient there and folds it.
+/// Pads the input into scratch memory and goes on from there, or computes the padded input's gradient there and folds
+/// it.
 fn plan_padded(
     problem: &Problem,
     mut padded: Problem,

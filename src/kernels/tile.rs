@@ -60,8 +60,8 @@ impl Tile {
         u64::from(self.lanes_n * self.thread_n)
     }
 
-    /// Bytes of shared memory, none where lanes hold the rows: rows padded by a vec4, both blocks twice and weight gradients' table of columns, or A
-    /// alone where threads have columns of their own.
+    /// Bytes of shared memory, none where lanes hold the rows: rows padded by a vec4, both blocks twice and weight
+    /// gradients' table of columns, or A alone where threads have columns of their own.
     pub fn shared_memory(&self) -> u64 {
         let rows = |results: u64| u64::from(self.block) * (results / 4 + 1) * 16;
         if self.subgroup > 0 {
@@ -122,7 +122,8 @@ impl Tile {
     }
 }
 
-/// What is multiplied: m × n results, `times` of them, each reduced over `runs` runs of `run` terms that no block spans.
+/// What is multiplied: m × n results, `times` of them, each reduced over `runs` runs of `run` terms that no block
+/// spans.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     /// Results along m.

@@ -24,8 +24,9 @@ private:
 /// and is only copied by `copy()`. It converts to a ConstTensor or Tensor wherever a call takes a view. The memory
 /// returns to the context's pool with the tensor.
 ///
-/// Only creation from values and `buffer().write()` upload; only `to_host()` and `buffer().read()` download. The context
-/// must be open when it computes. Any thread may hold it; while one changes its contents, no other may use them.
+/// Only creation from values and `buffer().write()` upload; only `to_host()` and `buffer().read()` download. The
+/// context must be open when it computes. Any thread may hold it; while one changes its contents, no other may use
+/// them.
 ///
 /// Operands broadcast to the result as NumPy's arrays do; results are rounded as `grilly_elementwise` says, and `alpha`
 /// is a factor of `b`. Operands of another context, or that do not broadcast, are errors.
