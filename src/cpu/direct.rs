@@ -1,5 +1,6 @@
-//! Correlation without a product of matrices, for depthwise layers and others with few results in a group: a packed
-//! panel would serve too few rows to be worth its packing.
+//! Correlation without a product of matrices, for depthwise layers and others with few results in a group, where a
+//! packed panel would serve too few rows to be worth its packing, and for short sums over many images: a patch with all
+//! of their channels stays in the cache, and no sum leaves its register before it is complete.
 //!
 //! The vectors run along the pixels of a row, and several result channels share each vector read.
 
@@ -16,16 +17,18 @@ use std::arch::x86_64::{__m256, __m512};
 /// Result channels of a group up to which this is the faster way.
 pub(super) const MAX_OUTPUTS: usize = 8;
 
-/// Result channels that share the vectors read.
-const TOGETHER: usize = 4;
+/// Terms of a sum up to which it is the faster way whatever the number of result channels, if there are so many pieces
+/// to share out. Twice as many terms where a patch holds a whole plane.
+const SHORT: usize = 1200;
+const PIECES: usize = 16;
 
-/// Widest vector of pixels of any kernel below.
-const MAX_LANES: usize = 32;
+/// Most pixels that any kernel below computes at a time.
+const MAX_LANES: usize = 64;
 
 /// Multiplications that make an item worth fetching.
 const ITEM: usize = 1 << 16;
 
-/// One line of pixels for up to `TOGETHER` result channels.
+/// One line of pixels for some result channels.
 struct Line<'a> {
     patch: &'a [f32],
     /// Where each term reads for the first pixel.
@@ -39,7 +42,6 @@ struct Line<'a> {
 
 struct Workspace {
     patch: Vec<f32>,
-    weights: Vec<f32>,
     sums: Vec<f32>,
 }
 
@@ -57,10 +59,16 @@ pub(super) fn correlate(
     threads: usize,
 ) -> Result<bool> {
     let (pixels, outputs) = (gather.grid[1], gather.outputs);
-    if outputs > MAX_OUTPUTS {
+    if outputs > MAX_OUTPUTS && gather.depth() > 2 * SHORT {
         return Ok(false);
     }
     let Some(patch) = Patch::plan(gather)? else { return Ok(false) };
+    let bands = gather.grid[0].div_ceil(patch.band);
+    let pieces = gather.batch * gather.groups * bands;
+    let short = if bands == 1 { 2 * SHORT } else { SHORT };
+    if outputs > MAX_OUTPUTS && (gather.depth() > short || pieces < PIECES) {
+        return Ok(false);
+    }
     let mut terms: Vec<Term> = Vec::new();
     gather.terms(0, gather.depth(), &mut terms);
 
@@ -69,16 +77,10 @@ pub(super) fn correlate(
     let lane_pixels = if flat { (patch.band - 1) * patch.pitch + pixels } else { pixels };
     let pitch = lane_pixels.next_multiple_of(MAX_LANES);
     let depth = block_depth(terms.len());
-    let workspace = || {
-        Ok(Workspace {
-            patch: zeroed(patch.len(gather))?,
-            weights: zeroed(TOGETHER * terms.len())?,
-            sums: zeroed(TOGETHER * pitch)?,
-        })
-    };
+    let kernels = kernels(isa);
+    let weights = pack(gather, weight, &terms, kernels.len())?;
+    let workspace = || Ok(Workspace { patch: zeroed(patch.len(gather))?, sums: zeroed(kernels.len() * pitch)? });
 
-    let bands = gather.grid[0].div_ceil(patch.band);
-    let pieces = gather.batch * gather.groups * bands;
     let piece_work = patch.band * pixels * terms.len() * outputs;
     let pieces_an_item = ITEM.div_ceil(piece_work.max(1));
     let dst = Shared::new(dst);
@@ -90,15 +92,9 @@ pub(super) fn correlate(
             return;
         }
         patch.fill(gather, (image, group), (from, to), src, &mut own.patch);
-        for first in (0..outputs).step_by(TOGETHER) {
-            let together = TOGETHER.min(outputs - first);
-            let filters = group * gather.weight_group + first * gather.weight_output;
-            for (weights, term) in own.weights.chunks_exact_mut(together).zip(&terms) {
-                for (i, to) in weights.iter_mut().enumerate() {
-                    *to = weight[filters + i * gather.weight_output + term.weight];
-                }
-            }
-            let weights = &own.weights[..together * terms.len()];
+        for first in (0..outputs).step_by(kernels.len()) {
+            let together = kernels.len().min(outputs - first);
+            let weights = &weights[(group * outputs + first) * terms.len()..][..together * terms.len()];
             let lines = if flat { 1 } else { to - from };
             let rows_a_line = if flat { to - from } else { 1 };
             for line in 0..lines {
@@ -109,7 +105,8 @@ pub(super) fn correlate(
                     depth,
                     pixels: (rows_a_line - 1) * patch.pitch + pixels,
                 };
-                run(isa, together, &job, pitch, &mut own.sums);
+                // SAFETY: `Isa` only names instruction sets that this processor was seen to have.
+                unsafe { kernels[together - 1](&job, pitch, &mut own.sums) };
                 for row in 0..rows_a_line {
                     let h = gather.origin[0] + gather.spacing[0] * (from + line + row);
                     for i in 0..together {
@@ -134,54 +131,79 @@ pub(super) fn correlate(
     Ok(true)
 }
 
-/// Computes a line's sums; those of one result channel are `pitch` apart from the next one's.
-fn run(isa: Isa, together: usize, line: &Line<'_>, pitch: usize, sums: &mut [f32]) {
-    let kernels: [Kernel; TOGETHER] = match isa {
-        Isa::Portable => [portable::<1>, portable::<2>, portable::<3>, portable::<4>],
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => [avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>],
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => [avx512::<1>, avx512::<2>, avx512::<3>, avx512::<4>],
-    };
-    // SAFETY: `Isa` only names instruction sets that this processor was seen to have.
-    unsafe { kernels[together - 1](line, pitch, sums) }
+/// The weights of every group, for as many result channels at a time as share vectors: `[term][channel]` for each.
+fn pack(gather: &Gather, weight: &[f32], terms: &[Term], together: usize) -> Result<Vec<f32>> {
+    let mut packed = zeroed(gather.groups * gather.outputs * terms.len())?;
+    let groups = packed.chunks_exact_mut(gather.outputs * terms.len());
+    for (weight, group) in weight.chunks_exact(gather.weight_group).zip(groups) {
+        for (channels, packed) in group.chunks_mut(together * terms.len()).enumerate() {
+            let weight = &weight[channels * together * gather.weight_output..];
+            for (packed, term) in packed.chunks_exact_mut(packed.len() / terms.len()).zip(terms) {
+                let column = weight[term.weight..].iter().step_by(gather.weight_output);
+                packed.iter_mut().zip(column).for_each(|(to, weight)| *to = *weight);
+            }
+        }
+    }
+    Ok(packed)
 }
 
+/// Computes a line's sums; those of one result channel are so many elements apart from the next one's.
 type Kernel = unsafe fn(&Line<'_>, usize, &mut [f32]);
+
+/// The kernels for 1, 2, … result channels at a time: as many as an instruction set has registers for.
+fn kernels(isa: Isa) -> &'static [Kernel] {
+    match isa {
+        Isa::Portable => &[portable::<1, 4>, portable::<2, 2>, portable::<3, 2>, portable::<4, 2>],
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &[avx2::<1, 4>, avx2::<2, 2>, avx2::<3, 2>, avx2::<4, 2>, avx2::<5, 2>, avx2::<6, 2>],
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &[
+            avx512::<1, 4>,
+            avx512::<2, 4>,
+            avx512::<3, 4>,
+            avx512::<4, 2>,
+            avx512::<5, 2>,
+            avx512::<6, 2>,
+            avx512::<7, 2>,
+            avx512::<8, 2>,
+        ],
+    }
+}
 
 /// # Safety
 /// As [`pixels`].
-unsafe fn portable<const OUTPUTS: usize>(line: &Line<'_>, pitch: usize, sums: &mut [f32]) {
+unsafe fn portable<const OUTPUTS: usize, const N: usize>(line: &Line<'_>, pitch: usize, sums: &mut [f32]) {
     // SAFETY: the caller's promise.
-    unsafe { pixels::<Plain, OUTPUTS>(line, pitch, sums) }
+    unsafe { pixels::<Plain, OUTPUTS, N>(line, pitch, sums) }
 }
 
 /// # Safety
 /// As [`pixels`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const OUTPUTS: usize>(line: &Line<'_>, pitch: usize, sums: &mut [f32]) {
+unsafe fn avx2<const OUTPUTS: usize, const N: usize>(line: &Line<'_>, pitch: usize, sums: &mut [f32]) {
     // SAFETY: the caller's promise.
-    unsafe { pixels::<__m256, OUTPUTS>(line, pitch, sums) }
+    unsafe { pixels::<__m256, OUTPUTS, N>(line, pitch, sums) }
 }
 
 /// # Safety
 /// As [`pixels`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<const OUTPUTS: usize>(line: &Line<'_>, pitch: usize, sums: &mut [f32]) {
+unsafe fn avx512<const OUTPUTS: usize, const N: usize>(line: &Line<'_>, pitch: usize, sums: &mut [f32]) {
     // SAFETY: the caller's promise.
-    unsafe { pixels::<__m512, OUTPUTS>(line, pitch, sums) }
+    unsafe { pixels::<__m512, OUTPUTS, N>(line, pitch, sums) }
 }
 
-/// Two vectors of pixels of `OUTPUTS` channels at a time: the sums of a block stay in registers.
+/// `N` vectors of pixels of `OUTPUTS` channels at a time: the sums of a block stay in registers, in enough chains to hide
+/// what an addition takes.
 ///
 /// # Safety
 /// The processor has `V`.
 #[inline(always)]
-unsafe fn pixels<V: Vector, const OUTPUTS: usize>(line: &Line<'_>, pitch: usize, sums: &mut [f32]) {
+unsafe fn pixels<V: Vector, const OUTPUTS: usize, const N: usize>(line: &Line<'_>, pitch: usize, sums: &mut [f32]) {
     let weights = line.weights.as_chunks::<OUTPUTS>().0;
-    let lanes = 2 * V::LANES;
+    let lanes = N * V::LANES;
     let furthest = line.offsets.iter().max().copied().unwrap_or(0) + line.pixels.next_multiple_of(lanes);
     assert!(furthest <= line.patch.len(), "a line reads beyond its patch");
     assert!((OUTPUTS - 1) * pitch + line.pixels.next_multiple_of(lanes) <= sums.len(), "a line's sums do not fit");
@@ -190,25 +212,29 @@ unsafe fn pixels<V: Vector, const OUTPUTS: usize>(line: &Line<'_>, pitch: usize,
         // vector written within the room for sums, by the assertions above.
         unsafe {
             let patch = line.patch.as_ptr().add(first);
-            let mut totals = [[V::splat(0.0); 2]; OUTPUTS];
+            let mut totals = [[V::splat(0.0); N]; OUTPUTS];
             for (offsets, weights) in line.offsets.chunks(line.depth).zip(weights.chunks(line.depth)) {
-                let mut block = [[V::splat(0.0); 2]; OUTPUTS];
+                let mut block = [[V::splat(0.0); N]; OUTPUTS];
                 for (&offset, weights) in offsets.iter().zip(weights) {
-                    let values = [V::load(patch.add(offset)), V::load(patch.add(offset + V::LANES))];
-                    for i in 0..OUTPUTS {
-                        let weight = V::splat(weights[i]);
-                        block[i][0] = weight.multiply_add(values[0], block[i][0]);
-                        block[i][1] = weight.multiply_add(values[1], block[i][1]);
+                    let mut values = [V::splat(0.0); N];
+                    for (v, value) in values.iter_mut().enumerate() {
+                        *value = V::load(patch.add(offset + v * V::LANES));
+                    }
+                    for (block, &weight) in block.iter_mut().zip(weights) {
+                        let weight = V::splat(weight);
+                        for (sum, &value) in block.iter_mut().zip(&values) {
+                            *sum = weight.multiply_add(value, *sum);
+                        }
                     }
                 }
-                for i in 0..OUTPUTS {
-                    totals[i] = [totals[i][0].add(block[i][0]), totals[i][1].add(block[i][1])];
+                for (total, block) in totals.as_flattened_mut().iter_mut().zip(block.as_flattened()) {
+                    *total = total.add(*block);
                 }
             }
-            for (i, total) in totals.into_iter().enumerate() {
-                let to = sums.as_mut_ptr().add(i * pitch + first);
-                total[0].store(to);
-                total[1].store(to.add(V::LANES));
+            for (i, totals) in totals.iter().enumerate() {
+                for (v, &total) in totals.iter().enumerate() {
+                    total.store(sums.as_mut_ptr().add(i * pitch + first + v * V::LANES));
+                }
             }
         }
     }

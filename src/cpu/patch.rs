@@ -11,7 +11,7 @@ use crate::error::Result;
 const MAX_PATCH: usize = 1 << 17;
 
 /// Elements after the last row that a vector may read, and drop.
-const SLACK: usize = 64;
+const SLACK: usize = 128;
 
 /// How the source rows of a band lie in memory.
 #[derive(Debug)]
