@@ -175,6 +175,14 @@ class TestModule:
         assert result.missing_keys == ["weight"] and result.unexpected_keys == ["extra"]
         assert not conv.bias.any()
 
+    def test_a_state_is_loaded_into_all_parameters_or_none(self):
+        conv = Conv2d(1, 1, 1)
+        before = conv.weight.data.copy()
+        conv.bias.data.flags.writeable = False
+        with pytest.raises(RuntimeError, match="bias is read-only"):
+            conv.load_state_dict({"weight": before + 1, "bias": [0]})
+        np.testing.assert_array_equal(conv.weight, before)
+
     def test_a_state_is_a_dictionary_of_real_numbers(self):
         conv = Conv2d(1, 1, 1)
         with pytest.raises(TypeError, match="Expected state_dict to be dict-like, got <class 'list'>"):
