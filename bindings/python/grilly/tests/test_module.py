@@ -328,6 +328,15 @@ class TestContainers:
         model.zero_grad(set_to_none=False)
         assert not any(parameter.grad.numpy().any() for parameter in model.parameters())
 
+    def test_relus_gradient_is_where_the_outputs_gradient_is(self, compute):
+        relu = ReLU()
+        for kept in (np.asarray, grilly.tensor):
+            relu(kept([1, -1]))
+            for given in (np.asarray, grilly.tensor):
+                dx = relu.backward(given([3, 4]))
+                assert isinstance(dx, type(given([])))
+                np.testing.assert_array_equal(np.asarray(dx), [3, 0])
+
     def test_relu_refuses_to_go_back_through_a_tensor_that_changed(self):
         relu = ReLU()
         y = relu(grilly.tensor([1, -1]))
