@@ -91,7 +91,9 @@ class _ConvNd(Module):
         call: an array is copied there, a Tensor must not be changed until then.
 
         Raises:
-            RuntimeError: for an input that does not fit, in PyTorch's words; GrillyError if the device fails.
+            RuntimeError: for an input that does not fit, in PyTorch's words; for a Tensor that is not where the
+                parameters are or, if those are in host memory, on the layer's `device`; GrillyError if the device
+                fails.
         """
         return self._convolve(input, self.output_padding)
 
@@ -104,7 +106,7 @@ class _ConvNd(Module):
             self._dims, x.shape, weight.shape, None if bias is None else bias.shape,
             self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.transposed, output_padding,
         )
-        compute = compute_of(x, weight) or self._compute or default_compute()
+        compute = compute_of(weight, bias) or self._compute or compute_of(x) or default_compute()
         out = None if isinstance(x, Tensor) else np.empty(conv.y_shape, np.float32)
         x = conv.images(x)
         kept = None

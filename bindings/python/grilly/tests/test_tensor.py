@@ -451,6 +451,19 @@ class TestLayers:
                 layer(tensor(normal(rng, 2, 3, 8, 8), compute))
             assert layer(tensor(normal(rng, 2, 3, 8, 8), other)).compute is other
 
+    def test_a_layer_runs_on_its_device_or_not_at_all(self, compute, rng) -> None:
+        x = normal(rng, 2, 3, 8, 8)
+        with Compute("cpu") as own:
+            layer = Conv2d(3, 5, 3, device=own)
+            with pytest.raises(RuntimeError, match="another context"):
+                layer(tensor(x))
+            y = layer(tensor(x, own))
+            assert y.compute is own and isinstance(layer(x), np.ndarray)
+            # Where the parameters were moved to is a later word than the constructor's.
+            assert copy.deepcopy(layer).to(compute)(tensor(x)).compute is compute
+        with pytest.raises(RuntimeError, match="closed by cleanup"):
+            layer(tensor(x))
+
 
 class TestModels:
     def test_a_chain_of_8_layers_moves_x_and_dy_up_and_y_and_dx_down(self, fresh, rng) -> None:
