@@ -28,6 +28,7 @@ class _Kept(NamedTuple):
 
     conv: Convolution
     backend: VulkanConv
+    weight: Saved
     #: The input on its device; None if the weight needs no gradient.
     x: Optional[Saved]
 
@@ -115,26 +116,28 @@ class _ConvNd(Module):
             if self.weight.requires_grad:
                 x = x if isinstance(x, Tensor) else tensor(x, compute)
                 saved = Saved(x)
-            kept = _Kept(conv, compute.conv, saved)
+            kept = _Kept(conv, compute.conv, Saved(weight), saved)
         y = conv.forward(compute.conv, x, weight, bias, out)
         self._kept = kept
         return y
 
     def backward(self, grad_output: Any) -> Operand:
         """The gradient with respect to the latest forward's input, of its shape, a Tensor if `grad_output` is one; adds
-        to `weight.grad` and `bias.grad` where they are required.
+        to `weight.grad` and `bias.grad` where they are required. A weight in host memory must be as it was in that
+        forward: update it afterwards.
 
         Raises:
             RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), for a
-                `grad_output` of another shape than the output, or if the input was a Tensor and has changed.
+                `grad_output` of another shape than the output, or if the input or the weight was a Tensor and has
+                changed.
         """
         kept = self._kept
         if kept is None:
             raise nothing_kept(self)
-        conv, backend, saved = kept
+        conv, backend, weight, saved = kept
         x = None if saved is None else saved.get()
         has_bias = self.bias is not None and self.bias.requires_grad
-        dx, dw, db = conv.backward(backend, as_operand(grad_output, "grad_output"), self.weight.data, x, has_bias)
+        dx, dw, db = conv.backward(backend, as_operand(grad_output, "grad_output"), weight.get(), x, has_bias)
         for parameter, grad in ((self.weight, dw), (self.bias, db)):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else np.add(parameter.grad, grad, out=parameter.grad)

@@ -437,6 +437,24 @@ class TestLayers:
         x += 1
         layer.backward(dy)
 
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_changing_the_weight_in_place_before_backward_is_found(self, compute, rng, frozen) -> None:
+        layer = Conv2d(3, 5, 3).to("vulkan").requires_grad_(not frozen)
+        y = layer(tensor(normal(rng, 2, 3, 8, 8)))
+        layer.weight.zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            layer.backward(y)
+
+    def test_a_replaced_weight_is_not_that_of_the_forward(self, compute, rng) -> None:
+        host, device = twins(lambda: Conv2d(3, 5, 3))
+        x = normal(rng, 2, 3, 8, 8)
+        y = host(x)
+        dx = host.backward(y)
+        for layer, make in ((host, np.asarray), (device, tensor)):
+            layer(make(x))
+            layer.weight.data = make(np.zeros((5, 3, 3, 3), np.float32))
+            np.testing.assert_array_equal(np.asarray(layer.backward(make(y))), dx)
+
     def test_the_callers_input_is_never_overwritten(self, compute, rng) -> None:
         layer, a = Conv2d(3, 5, 3), normal(rng, 2, 3, 8, 8)
         x = tensor(a)
