@@ -140,7 +140,7 @@ class _ConvNd(Module):
         dx, dw, db = conv.backward(backend, as_operand(grad_output, "grad_output"), weight.get(), x, has_bias)
         for parameter, grad in ((self.weight, dw), (self.bias, db)):
             if grad is not None:
-                parameter.grad = grad if parameter.grad is None else np.add(parameter.grad, grad, out=parameter.grad)
+                parameter._accumulate(grad)
         return dx
 
     def extra_repr(self) -> str:

@@ -455,6 +455,23 @@ class TestLayers:
             layer.weight.data = make(np.zeros((5, 3, 3, 3), np.float32))
             np.testing.assert_array_equal(np.asarray(layer.backward(make(y))), dx)
 
+    @pytest.mark.parametrize("moved", ["weight", "bias"])
+    @pytest.mark.parametrize("make", [np.asarray, tensor])
+    def test_each_gradient_is_where_its_parameter_is(self, compute, rng, moved, make) -> None:
+        layer = Conv2d(3, 5, 3)
+        x = normal(rng, 2, 3, 8, 8)
+        y = layer(x)
+        layer.backward(y)
+        once = {name: parameter.grad.copy() for name, parameter in layer.named_parameters()}
+        parameter = getattr(layer, moved)
+        parameter.data = tensor(parameter.data)  # and its gradient is still in host memory
+        layer(make(x))
+        layer.backward(make(y))
+        for name, parameter in layer.named_parameters():
+            assert type(parameter.grad) is type(parameter.data)
+            np.testing.assert_allclose(np.asarray(parameter.grad), 2 * once[name], rtol=1e-5)
+            parameter -= 0.1 * parameter.grad
+
     def test_the_callers_input_is_never_overwritten(self, compute, rng) -> None:
         layer, a = Conv2d(3, 5, 3), normal(rng, 2, 3, 8, 8)
         x = tensor(a)
