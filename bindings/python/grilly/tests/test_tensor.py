@@ -542,9 +542,8 @@ class TestModels:
         theirs = [torch.nn.Conv2d(64, 64, 3, padding=1) for _ in range(2)]
         for conv, ours in zip(theirs, (block.conv1, block.conv2)):
             conv.load_state_dict({name: torch.tensor(np.asarray(value)) for name, value in ours.state_dict().items()})
-        with torch.no_grad():
-            given = torch.tensor(x)
-            want = torch.relu(theirs[1](torch.relu(theirs[0](given))) + given).numpy()
+        given = torch.tensor(x, requires_grad=True)
+        want = torch.relu(theirs[1](torch.relu(theirs[0](given))) + given).detach().numpy()
 
         on_arrays = block(x)
         assert isinstance(on_arrays, np.ndarray)
@@ -552,6 +551,20 @@ class TestModels:
         block.to(place)
         on_tensors = block(tensor(x))
         assert_same(on_tensors, on_arrays)
+
+        hidden, dy = functional.relu(block.conv1(tensor(x))), normal(rng, *x.shape)
+        dsum = functional.relu_backward(tensor(dy), on_tensors)
+        dx = block.conv1.backward(functional.relu_backward(block.conv2.backward(dsum), hidden)) + dsum
+        # Rounding decides what a ReLU lets through near 0, so PyTorch is told what ours did.
+        inner, outer = (torch.tensor(y.numpy() > 0) for y in (hidden, on_tensors))
+        ((theirs[1](theirs[0](given) * inner) + given) * outer).backward(torch.tensor(dy))
+        assert isinstance(dx, Tensor)
+        np.testing.assert_allclose(dx.numpy(), given.grad.numpy(), rtol=1e-3, atol=1e-4)
+        for conv, ours in zip(theirs, (block.conv1, block.conv2)):
+            for name, parameter in conv.named_parameters():
+                grad = np.asarray(getattr(ours, name).grad)
+                # Each is a sum over 8192 places.
+                np.testing.assert_allclose(grad, parameter.grad.numpy(), rtol=1e-3, atol=1e-3, err_msg=name)
 
     def test_a_training_step_has_no_round_trip_and_learns_what_numpy_learns(self, fresh, rng) -> None:
         class Network(Module):
