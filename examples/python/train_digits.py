@@ -38,6 +38,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the images' order (0)")
     parser.add_argument("--compare-torch", action="store_true", help="train the same network with PyTorch, too")
     options = parser.parse_args()
+    if options.compare_torch:
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            parser.error(f"--compare-torch needs PyTorch: {error}; install it, for example: pip install torch")
 
     device = int(options.device) if (options.device or "").isdigit() else options.device
     with grilly.Compute(device) as compute:

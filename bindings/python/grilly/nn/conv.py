@@ -28,6 +28,7 @@ class _Kept(NamedTuple):
 
     conv: Convolution
     backend: VulkanConv
+    weight: Saved
     #: The input on its device; None if the weight needs no gradient.
     x: Optional[Saved]
 
@@ -91,7 +92,9 @@ class _ConvNd(Module):
         call: an array is copied there, a Tensor must not be changed until then.
 
         Raises:
-            RuntimeError: for an input that does not fit, in PyTorch's words; GrillyError if the device fails.
+            RuntimeError: for an input that does not fit, in PyTorch's words; for a Tensor that is not where the
+                parameters are or, if those are in host memory, on the layer's `device`; GrillyError if the device
+                fails.
         """
         return self._convolve(input, self.output_padding)
 
@@ -104,7 +107,7 @@ class _ConvNd(Module):
             self._dims, x.shape, weight.shape, None if bias is None else bias.shape,
             self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.transposed, output_padding,
         )
-        compute = compute_of(x, weight) or self._compute or default_compute()
+        compute = compute_of(weight, bias) or self._compute or compute_of(x) or default_compute()
         out = None if isinstance(x, Tensor) else np.empty(conv.y_shape, np.float32)
         x = conv.images(x)
         kept = None
@@ -113,29 +116,31 @@ class _ConvNd(Module):
             if self.weight.requires_grad:
                 x = x if isinstance(x, Tensor) else tensor(x, compute)
                 saved = Saved(x)
-            kept = _Kept(conv, compute.conv, saved)
+            kept = _Kept(conv, compute.conv, Saved(weight), saved)
         y = conv.forward(compute.conv, x, weight, bias, out)
         self._kept = kept
         return y
 
     def backward(self, grad_output: Any) -> Operand:
         """The gradient with respect to the latest forward's input, of its shape, a Tensor if `grad_output` is one; adds
-        to `weight.grad` and `bias.grad` where they are required.
+        to `weight.grad` and `bias.grad` where they are required. A weight in host memory must be as it was in that
+        forward: update it afterwards.
 
         Raises:
             RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), for a
-                `grad_output` of another shape than the output, or if the input was a Tensor and has changed.
+                `grad_output` of another shape than the output, or if the input or the weight was a Tensor and has
+                changed.
         """
         kept = self._kept
         if kept is None:
             raise nothing_kept(self)
-        conv, backend, saved = kept
+        conv, backend, weight, saved = kept
         x = None if saved is None else saved.get()
         has_bias = self.bias is not None and self.bias.requires_grad
-        dx, dw, db = conv.backward(backend, as_operand(grad_output, "grad_output"), self.weight.data, x, has_bias)
+        dx, dw, db = conv.backward(backend, as_operand(grad_output, "grad_output"), weight.get(), x, has_bias)
         for parameter, grad in ((self.weight, dw), (self.bias, db)):
             if grad is not None:
-                parameter.grad = grad if parameter.grad is None else np.add(parameter.grad, grad, out=parameter.grad)
+                parameter._accumulate(grad)
         return dx
 
     def extra_repr(self) -> str:

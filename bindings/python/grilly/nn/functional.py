@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _tensor
 from .._context import default_compute
-from .._tensor import Operand, Tensor, as_operand, compute_of
+from .._tensor import Operand, Tensor, as_operand, compute_of, moved
 from ._convolution import Padding, Size, convolution
 
 
@@ -72,7 +72,7 @@ def relu(input: Any) -> Operand:
 
 def relu_backward(grad_output: Any, output: Any) -> Operand:
     """The gradient of `relu` with respect to its input: `grad_output` where `output` is positive (or NaN), else 0. A
-    Tensor if either is one.
+    Tensor if `grad_output` is one.
 
     Raises:
         RuntimeError: if their shapes differ.
@@ -81,7 +81,7 @@ def relu_backward(grad_output: Any, output: Any) -> Operand:
     if dy.shape != y.shape:
         raise RuntimeError(f"grad_output has shape {list(dy.shape)}, expected the output's shape {list(y.shape)}")
     if isinstance(dy, Tensor) or isinstance(y, Tensor):
-        return _tensor.relu_backward(dy, y)
+        return moved(_tensor.relu_backward(dy, y), compute_of(dy) or "cpu")
     return np.where(y <= 0, np.float32(0), dy)
 
 

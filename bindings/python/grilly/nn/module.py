@@ -183,7 +183,8 @@ class Module:
             strict: whether the names must be exactly this model's.
 
         Raises:
-            RuntimeError: naming every missing and unexpected key (if strict), and every wrong size.
+            RuntimeError: naming every missing and unexpected key (if strict), every wrong size, and every parameter
+                whose array is read-only.
             TypeError: for what is no dictionary of such arrays.
         """
         if not isinstance(state_dict, Mapping):
@@ -201,6 +202,10 @@ class Module:
             f"size mismatch for {name}: copying a param with shape {list(array.shape)} from checkpoint, "
             f"the shape in current model is {list(own[name].shape)}."
             for name, array in given.items() if array.shape != own[name].shape
+        ]
+        problems += [
+            f"{name} is read-only: give the parameter an array that can be written."
+            for name in given if isinstance(own[name].data, np.ndarray) and not own[name].data.flags.writeable
         ]
         if problems:
             raise RuntimeError(

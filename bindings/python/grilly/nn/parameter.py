@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .._tensor import Target, as_operand, moved
+from .._tensor import Operand, Target, as_operand, compute_of, moved
 
 
 class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
@@ -42,6 +42,15 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         """`Module.to` for this parameter."""
         self.data = moved(self.data, target)
         self.grad = None if self.grad is None else moved(self.grad, target)
+
+    def _accumulate(self, grad: Operand) -> None:
+        """Adds to `grad`, in place if that is where `data` is; else it moves there first."""
+        target = compute_of(self.data) or "cpu"
+        grad = moved(grad, target)
+        if self.grad is not None:
+            before = moved(self.grad, target)
+            grad = np.add(before, grad, out=before)
+        self.grad = grad
 
     def zero_grad(self) -> None:
         """Forgets the gradient: `grad` is None."""

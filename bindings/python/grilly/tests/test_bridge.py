@@ -62,7 +62,7 @@ class TestEveryLayer:
             close(got.grad, parameter.grad)
 
     @pytest.mark.filterwarnings("ignore:Input #:UserWarning")
-    def test_gradcheck_passes(self, name, args, options, shape):
+    def test_gradcheck_passes(self, compute, name, args, options, shape):
         # Convolutions are linear in each operand, so differences are exact up to rounding however wide the step is:
         # about 1e-6 / 1e-2, which is what the tolerances allow tenfold.
         torch.manual_seed(3)

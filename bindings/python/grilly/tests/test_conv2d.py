@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import re
-import shlex
-import subprocess
-import sys
 import timeit
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,52 +11,11 @@ import pytest
 import grilly
 from grilly import Compute
 from grilly.nn import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Module, functional, grad
-from grilly.tests.checks import check_backward, check_forward, check_layer, required
+from grilly.tests.checks import check_backward, check_forward, check_layer
 
 
 def normal(rng: np.random.RandomState, *shape: int) -> np.ndarray:
     return rng.standard_normal(shape).astype(np.float32)
-
-
-#: How users run this file, from `bindings/python`.
-COMMANDS = [
-    "pytest grilly/tests/test_conv2d.py -v",
-    "pytest grilly/tests/test_conv2d.py::TestConv2dBasic::test_conv2d_forward_shape -v",
-    "pytest grilly/tests/test_conv2d.py::TestConv2dVsPyTorch -v",
-    "pytest grilly/tests/test_conv2d.py::TestConv2dPerformance -v --benchmark-only",
-    'pytest grilly/tests/test_conv2d.py -m "not gpu" -v',
-    "pytest -k benchmark",
-]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command_selects_tests(command):
-    _, *arguments = shlex.split(command)
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments, "--collect-only", "-qqq"], cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
-    )
-    assert result.returncode == 0, result.stdout
-    assert re.search(r"test_conv2d\.py: [1-9]", result.stdout), result.stdout
-
-
-def test_a_package_that_tests_need_may_be_missing_but_not_in_ci(monkeypatch):
-    monkeypatch.setenv("CI", "true")
-    with pytest.raises(ImportError):
-        required("no_such_package")
-    monkeypatch.delenv("CI")
-    with pytest.raises(pytest.skip.Exception, match="needs no_such_package"):
-        required("no_such_package")
-
-
-@pytest.mark.parametrize("marker", ["gpu", "benchmark"])
-def test_markers_deselect(marker):
-    collected = subprocess.run(
-        [sys.executable, "-m", "pytest", __file__, "-m", f"not {marker}", "--collect-only", "-q"],
-        stdout=subprocess.PIPE, universal_newlines=True,
-    ).stdout
-    assert "[cpu" in collected and "TestConv2dBasic" in collected
-    assert {"gpu": "[vulkan", "benchmark": "::TestConv2dPerformance::"}[marker] not in collected
 
 
 @pytest.mark.usefixtures("compute")

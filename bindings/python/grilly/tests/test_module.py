@@ -175,6 +175,14 @@ class TestModule:
         assert result.missing_keys == ["weight"] and result.unexpected_keys == ["extra"]
         assert not conv.bias.any()
 
+    def test_a_state_is_loaded_into_all_parameters_or_none(self):
+        conv = Conv2d(1, 1, 1)
+        before = conv.weight.data.copy()
+        conv.bias.data.flags.writeable = False
+        with pytest.raises(RuntimeError, match="bias is read-only"):
+            conv.load_state_dict({"weight": before + 1, "bias": [0]})
+        np.testing.assert_array_equal(conv.weight, before)
+
     def test_a_state_is_a_dictionary_of_real_numbers(self):
         conv = Conv2d(1, 1, 1)
         with pytest.raises(TypeError, match="Expected state_dict to be dict-like, got <class 'list'>"):
@@ -236,6 +244,47 @@ class TestContainers:
         np.testing.assert_array_equal(dx, first.backward(second.backward(np.ones_like(y)) * (hidden > 0)))
         assert list(model.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_a_layer_may_stand_in_several_places_of_a_sequential(self, rng, nested):
+        conv, relu = Conv2d(2, 2, 3, padding=1), ReLU()
+        apart = Sequential(copy.deepcopy(conv), ReLU(), copy.deepcopy(conv), ReLU())
+        again = Sequential(Sequential(conv, relu), Sequential(conv, relu)) if nested else Sequential(
+            conv, relu, conv, relu
+        )
+        x = rng.standard_normal((2, 2, 8, 8)).astype(np.float32)
+        y = apart(x)
+        np.testing.assert_array_equal(again(x), y)
+        dx = apart.backward(y)
+        np.testing.assert_array_equal(again.backward(y), dx)
+        np.testing.assert_allclose(conv.weight.grad, apart[0].weight.grad + apart[2].weight.grad, rtol=1e-4, atol=1e-4)
+        again.eval()(x)
+        with pytest.raises(RuntimeError, match="needs a forward before it"):
+            again.backward(y)
+
+    def test_a_sequential_refuses_to_go_back_twice_through_a_module_that_it_does_not_know(self, rng):
+        class Doubled(Module):
+            def __init__(self):
+                super().__init__()
+                self.relu = ReLU()
+
+            def forward(self, x):
+                return self.relu(2 * x)
+
+            def backward(self, dy):
+                return 2 * self.relu.backward(dy)
+
+        x = rng.standard_normal((3, 4)).astype(np.float32)
+        doubled = Doubled()
+        for model in (Sequential(doubled, Flatten(), doubled), Sequential(Sequential(doubled), Sequential(doubled))):
+            y = model(x)
+            with pytest.raises(RuntimeError, match="Doubled stands in several places of a Sequential"):
+                model.backward(y)
+        # What is below it may stand elsewhere.
+        model = Sequential(doubled, Flatten(), doubled.relu)
+        model(x - 1)
+        model(x)
+        np.testing.assert_array_equal(model.backward(np.ones_like(x)), 2 * (x > 0))
+
     def test_sequential_takes_names(self):
         model = Sequential({"conv": Conv2d(1, 2, 3), "relu": ReLU()})
         assert list(model.state_dict()) == ["conv.weight", "conv.bias"]
@@ -279,6 +328,15 @@ class TestContainers:
         model.zero_grad(set_to_none=False)
         assert not any(parameter.grad.numpy().any() for parameter in model.parameters())
 
+    def test_relus_gradient_is_where_the_outputs_gradient_is(self, compute):
+        relu = ReLU()
+        for kept in (np.asarray, grilly.tensor):
+            relu(kept([1, -1]))
+            for given in (np.asarray, grilly.tensor):
+                dx = relu.backward(given([3, 4]))
+                assert isinstance(dx, type(given([])))
+                np.testing.assert_array_equal(np.asarray(dx), [3, 0])
+
     def test_relu_refuses_to_go_back_through_a_tensor_that_changed(self):
         relu = ReLU()
         y = relu(grilly.tensor([1, -1]))
@@ -296,7 +354,7 @@ class TestContainers:
         with pytest.raises(RuntimeError, match="start_dim cannot come after end_dim"):
             Flatten(2, 1)(x)
 
-    @pytest.mark.parametrize("layer", [ReLU(), Flatten(0)], ids=repr)
+    @pytest.mark.parametrize("layer", [ReLU(), Flatten(0), Sequential()], ids=repr)
     def test_backward_needs_a_forward_that_kept_something(self, layer):
         twin = copy.deepcopy(layer)
         twin.eval()(np.ones(2))

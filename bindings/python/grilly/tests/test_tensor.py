@@ -437,6 +437,41 @@ class TestLayers:
         x += 1
         layer.backward(dy)
 
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_changing_the_weight_in_place_before_backward_is_found(self, compute, rng, frozen) -> None:
+        layer = Conv2d(3, 5, 3).to("vulkan").requires_grad_(not frozen)
+        y = layer(tensor(normal(rng, 2, 3, 8, 8)))
+        layer.weight.zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            layer.backward(y)
+
+    def test_a_replaced_weight_is_not_that_of_the_forward(self, compute, rng) -> None:
+        host, device = twins(lambda: Conv2d(3, 5, 3))
+        x = normal(rng, 2, 3, 8, 8)
+        y = host(x)
+        dx = host.backward(y)
+        for layer, make in ((host, np.asarray), (device, tensor)):
+            layer(make(x))
+            layer.weight.data = make(np.zeros((5, 3, 3, 3), np.float32))
+            np.testing.assert_array_equal(np.asarray(layer.backward(make(y))), dx)
+
+    @pytest.mark.parametrize("moved", ["weight", "bias"])
+    @pytest.mark.parametrize("make", [np.asarray, tensor])
+    def test_each_gradient_is_where_its_parameter_is(self, compute, rng, moved, make) -> None:
+        layer = Conv2d(3, 5, 3)
+        x = normal(rng, 2, 3, 8, 8)
+        y = layer(x)
+        layer.backward(y)
+        once = {name: parameter.grad.copy() for name, parameter in layer.named_parameters()}
+        parameter = getattr(layer, moved)
+        parameter.data = tensor(parameter.data)  # and its gradient is still in host memory
+        layer(make(x))
+        layer.backward(make(y))
+        for name, parameter in layer.named_parameters():
+            assert type(parameter.grad) is type(parameter.data)
+            np.testing.assert_allclose(np.asarray(parameter.grad), 2 * once[name], rtol=1e-5)
+            parameter -= 0.1 * parameter.grad
+
     def test_the_callers_input_is_never_overwritten(self, compute, rng) -> None:
         layer, a = Conv2d(3, 5, 3), normal(rng, 2, 3, 8, 8)
         x = tensor(a)
@@ -450,6 +485,19 @@ class TestLayers:
             with pytest.raises(grilly.InvalidArgumentError, match="another context"):
                 layer(tensor(normal(rng, 2, 3, 8, 8), compute))
             assert layer(tensor(normal(rng, 2, 3, 8, 8), other)).compute is other
+
+    def test_a_layer_runs_on_its_device_or_not_at_all(self, compute, rng) -> None:
+        x = normal(rng, 2, 3, 8, 8)
+        with Compute("cpu") as own:
+            layer = Conv2d(3, 5, 3, device=own)
+            with pytest.raises(RuntimeError, match="another context"):
+                layer(tensor(x))
+            y = layer(tensor(x, own))
+            assert y.compute is own and isinstance(layer(x), np.ndarray)
+            # Where the parameters were moved to is a later word than the constructor's.
+            assert copy.deepcopy(layer).to(compute)(tensor(x)).compute is compute
+        with pytest.raises(RuntimeError, match="closed by cleanup"):
+            layer(tensor(x))
 
 
 class TestModels:
@@ -494,9 +542,8 @@ class TestModels:
         theirs = [torch.nn.Conv2d(64, 64, 3, padding=1) for _ in range(2)]
         for conv, ours in zip(theirs, (block.conv1, block.conv2)):
             conv.load_state_dict({name: torch.tensor(np.asarray(value)) for name, value in ours.state_dict().items()})
-        with torch.no_grad():
-            given = torch.tensor(x)
-            want = torch.relu(theirs[1](torch.relu(theirs[0](given))) + given).numpy()
+        given = torch.tensor(x, requires_grad=True)
+        want = torch.relu(theirs[1](torch.relu(theirs[0](given))) + given).detach().numpy()
 
         on_arrays = block(x)
         assert isinstance(on_arrays, np.ndarray)
@@ -504,6 +551,20 @@ class TestModels:
         block.to(place)
         on_tensors = block(tensor(x))
         assert_same(on_tensors, on_arrays)
+
+        hidden, dy = functional.relu(block.conv1(tensor(x))), normal(rng, *x.shape)
+        dsum = functional.relu_backward(tensor(dy), on_tensors)
+        dx = block.conv1.backward(functional.relu_backward(block.conv2.backward(dsum), hidden)) + dsum
+        # Rounding decides what a ReLU lets through near 0, so PyTorch is told what ours did.
+        inner, outer = (torch.tensor(y.numpy() > 0) for y in (hidden, on_tensors))
+        ((theirs[1](theirs[0](given) * inner) + given) * outer).backward(torch.tensor(dy))
+        assert isinstance(dx, Tensor)
+        np.testing.assert_allclose(dx.numpy(), given.grad.numpy(), rtol=1e-3, atol=1e-4)
+        for conv, ours in zip(theirs, (block.conv1, block.conv2)):
+            for name, parameter in conv.named_parameters():
+                grad = np.asarray(getattr(ours, name).grad)
+                # Each is a sum over 8192 places.
+                np.testing.assert_allclose(grad, parameter.grad.numpy(), rtol=1e-3, atol=1e-3, err_msg=name)
 
     def test_a_training_step_has_no_round_trip_and_learns_what_numpy_learns(self, fresh, rng) -> None:
         class Network(Module):
