@@ -5,6 +5,6 @@
 
 say "Building libgrilly and its Python package"
 cargo build --locked --release # what pip would do without a word
-python_packages ./bindings/python "matplotlib>=3.8,<4"
+python_packages ./bindings/python "matplotlib>=3.8,<4" "numpy>=2" # which PyTorch's and ONNX's releases ask for
 say "Comparing"
 exec "$python" benches/compare_cpu.py --json "$target/compare-cpu.json" --chart "$target/compare-cpu.png" "$@"
