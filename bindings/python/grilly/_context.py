@@ -11,7 +11,7 @@ from typing import Any, Union
 
 from . import _abi
 from ._device import Device, devices
-from ._errors import DeviceWarning, check
+from ._errors import DeviceWarning, c_integer, check
 from ._handle import Handle
 from .backend.conv import VulkanConv
 
@@ -32,8 +32,8 @@ class Compute:
     def __init__(self, device: Union[int, str, None] = None, threads: int = 0, memory_budget: int = 0) -> None:
         desc = _abi.initialised(_abi.ContextDesc)
         desc.device = _device_choice(device)
-        desc.threads = operator.index(threads)
-        desc.memory_budget = operator.index(memory_budget)
+        desc.threads = c_integer(threads, "threads", range(2**32))
+        desc.memory_budget = c_integer(memory_budget, "memory_budget", range(2**64))
         self._context = Handle(
             _abi.lib.grilly_context_create, byref(desc),
             destroy=_abi.lib.grilly_context_destroy,

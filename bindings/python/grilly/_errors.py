@@ -1,7 +1,8 @@
-"""Exceptions for the library's status codes."""
+"""Exceptions for the library's status codes, and for integers that cannot reach it."""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from . import _abi
@@ -45,6 +46,24 @@ def check(status: int) -> None:
         GrillyError: with the library's own sentence about what was wrong and what is legal.
     """
     if status != _abi.OK:
-        name = _abi.lib.grilly_status_string(status).decode()
-        message = _abi.lib.grilly_last_error_message().decode()
-        raise _CLASSES.get(status, GrillyError)(f"{message} ({name})", status, name)
+        raise _error(status, _abi.lib.grilly_last_error_message().decode())
+
+
+def c_integer(value: Any, name: str, legal: range = range(-2**63, 2**63)) -> int:
+    """An integer for a field of the C ABI, where ctypes would silently keep the lowest bits of one that does not fit.
+
+    Raises:
+        InvalidArgumentError: if it is not among the `legal` ones, by default those of 64 bits.
+        TypeError: if it is no integer.
+    """
+    integer = operator.index(value)
+    if integer not in legal:
+        raise _error(
+            _abi.ERROR_INVALID_ARGUMENT, f"{name} is {integer}, expected {legal.start} to {legal.stop - 1}"
+        )
+    return integer
+
+
+def _error(status: int, message: str) -> GrillyError:
+    name = _abi.lib.grilly_status_string(status).decode()
+    return _CLASSES.get(status, GrillyError)(f"{message} ({name})", status, name)

@@ -399,6 +399,9 @@ def _sizes(shape: Any, inferred: bool = False) -> tuple[int, ...]:
         raise ValueError(f"shape is {list(sizes)}, expected at most 4 axes")
     if any(size < (-1 if inferred else 0) for size in sizes) or sizes.count(-1) > 1:
         raise ValueError(f"shape is {list(sizes)}, expected sizes of 0 and more")
+    # As in NumPy, an empty axis counts as one of size 1 here.
+    if _elements(tuple(max(size, 1) for size in sizes)) * _DTYPE.itemsize >= 2**63:
+        raise ValueError(f"shape is {list(sizes)}, expected less than 2^63 bytes")
     return sizes
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from ctypes import byref, c_int64, pointer
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
 
 import numpy as np
 
 from .. import _abi
-from .._errors import check
+from .._errors import c_integer, check
 from .._handle import Handle
 from .._tensor import Operand, Tensor, as_operand, c_view, empty
 
@@ -79,7 +78,7 @@ class VulkanConv:
     ) -> tuple[Operand, Operand]:
         """The gradients with respect to the weight, `[K, C / groups, R, S]`, and the bias, `[K]` (None without)."""
         dy, x = _nchw(grad_output, "grad_output"), _nchw(input, "input")
-        kernel = _pair(kernel_size)
+        kernel = _pair(kernel_size, "kernel_size")
         in_channels, out_channels = x.shape[1], dy.shape[1]
         operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups, **mode)
         outer, inner = (in_channels, out_channels) if mode.get("transposed") else (out_channels, in_channels)
@@ -115,6 +114,8 @@ class VulkanConv:
         transposed: bool = False, **mode: Any,
     ) -> Handle:
         """The operation of a weight."""
+        # Before channels are computed from it: an error must not name those.
+        groups = c_integer(groups, "groups", range(1, 2**31))
         outer, inner = w_shape[0], w_shape[1] * groups
         channels = (outer, inner) if transposed else (inner, outer)
         return self._operation(
@@ -131,8 +132,10 @@ class VulkanConv:
             raise ValueError(f"padding_mode is {padding_mode!r}, expected one of {list(_PADDING_MODES)}")
         begin, end = _begin_end(padding)
         key = (
-            in_channels, out_channels, _pair(kernel), _pair(stride), begin, end, _pair(dilation), groups,
-            _PADDING_MODES[padding_mode], transposed, _pair(output_padding),
+            c_integer(in_channels, "in_channels"), c_integer(out_channels, "out_channels"),
+            _pair(kernel, "kernel_size"), _pair(stride, "stride"), begin, end, _pair(dilation, "dilation"),
+            c_integer(groups, "groups"), _PADDING_MODES[padding_mode], transposed,
+            _pair(output_padding, "output_padding"),
         )
         operation = self._operations.get(key)
         if operation is None:
@@ -177,14 +180,14 @@ def _nchw(value: Any, name: str) -> Operand:
     return array
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _pair(value: Any, name: str) -> tuple[int, int]:
     height, width = (value, value) if np.ndim(value) == 0 else value
-    return operator.index(height), operator.index(width)
+    return c_integer(height, name), c_integer(width, name)
 
 
 def _begin_end(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """(top, left) and (bottom, right)."""
     if np.ndim(padding) == 2:
         (top, bottom), (left, right) = padding
-        return _pair((top, left)), _pair((bottom, right))
-    return (_pair(padding),) * 2
+        return _pair((top, left), "padding"), _pair((bottom, right), "padding")
+    return (_pair(padding, "padding"),) * 2

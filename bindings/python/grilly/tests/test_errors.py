@@ -142,6 +142,29 @@ def test_backend_refuses_what_does_not_fit(compute, call, error):
         call(compute.conv)
 
 
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**64 + 1, 2**70])
+@pytest.mark.parametrize("option", ["stride", "padding", "dilation", "output_padding", "groups"])
+def test_integers_of_more_than_64_bits_are_refused_not_cut(option, value):
+    conv, dy = grilly.default_compute().conv, np.zeros((2, 6, 6, 6), np.float32)
+    for call in (
+        lambda **options: conv.conv2d(X, W, **options),
+        lambda **options: conv.conv2d_backward_input(dy, W, X.shape, **options),
+        lambda **options: conv.conv2d_backward_weight(dy, X, 3, **options),
+    ):
+        with pytest.raises(grilly.InvalidArgumentError, match=f"{option} is {value}, expected "):
+            call(**{option: value})
+    with pytest.raises(grilly.InvalidArgumentError, match=f"kernel_size is {value}, expected "):
+        conv.conv2d_backward_weight(dy, X, (3, value))
+    if option in ("stride", "padding", "dilation"):
+        with pytest.raises(grilly.InvalidArgumentError, match=f"{option} is {value}, expected "):
+            conv.conv2d(X, W, **{option: (1, value)})
+
+
+def test_a_long_stride_of_a_function_is_told_as_it_was_given():
+    with pytest.raises(RuntimeError, match=f"stride is {2**70}, expected "):
+        functional.conv2d(X, W, stride=2**70)
+
+
 def test_library_errors_tell_their_status():
     with pytest.raises(grilly.InvalidArgumentError) as caught:
         grilly.default_compute().conv.conv2d(X, W, stride=0)
@@ -231,6 +254,12 @@ class TestCompute:
     def test_devices_that_are_none(self, device, error):
         with pytest.raises(error):
             Compute(device)
+
+    @pytest.mark.parametrize("option, values", [("threads", (-1, 2**32)), ("memory_budget", (-1, 2**64))])
+    def test_limits_that_do_not_fit_are_refused_not_cut(self, option, values):
+        for value in values:
+            with pytest.raises(grilly.InvalidArgumentError, match=f"{option} is {value}, expected 0 to "):
+                Compute("cpu", **{option: value})
 
     def test_the_cpu_device_is_listed_last(self):
         last = grilly.devices()[-1]

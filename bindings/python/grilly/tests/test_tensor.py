@@ -242,6 +242,16 @@ class TestMethods:
         assert np.asarray(x, np.float64).dtype == np.float64
         assert moved_bytes(fresh) == (40, 120)
 
+    @pytest.mark.parametrize("shape", [
+        (2**40, 2**40), (2**62 + 1,), (2**61,), (0, 2**70), (2**40, 0, 2**40),
+    ], ids=str)
+    def test_shapes_beyond_an_address_space_are_refused_as_numpy_does(self, compute: Compute, shape) -> None:
+        with pytest.raises(ValueError):
+            np.empty(shape, np.float32)
+        for make in (grilly.empty, grilly.zeros, lambda shape, compute: grilly.zeros(0, compute).reshape(shape)):
+            with pytest.raises(ValueError, match="expected less than 2\\^63 bytes"):
+                make(shape, compute)
+
 
 class TestPlaces:
     def test_to_moves_and_stays(self, fresh, rng) -> None:
