@@ -12,7 +12,7 @@ import secrets
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Mapping, NamedTuple, Union
+from typing import IO, Any, BinaryIO, Callable, Mapping, NamedTuple, Union
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def save(state_dict: Mapping[str, Any], path: Union[str, os.PathLike]) -> None:
             except that `.safetensors` has no big-endian numbers.
 
     Raises:
-        ValueError: for another suffix.
+        ValueError: for another suffix, or a name that the format cannot hold.
         TypeError: for what is no dictionary of arrays, or an array that the format cannot hold.
         OSError: if the file cannot be written.
     """
@@ -81,21 +81,44 @@ def _write_npz(file: BinaryIO, arrays: State) -> None:
     # Not numpy.savez: it cannot hold a parameter whose name is "file", and puts the time into the file.
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+            info = zipfile.ZipInfo(f"{name}.npy")
+            if info.filename != f"{name}.npy":
+                raise ValueError(f"state_dict has the key {name!r}, which a .npz file would call {info.filename!r}")
+            with archive.open(info, "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def _read_npz(file: BinaryIO) -> State:
     arrays: State = {}
     with zipfile.ZipFile(file) as archive:
-        for entry_name in archive.namelist():
-            with archive.open(entry_name) as entry:
+        for info in archive.infolist():
+            with archive.open(info) as entry:
+                announced = _npy_bytes(entry)
+            # NumPy allocates what a header announces before it reads on.
+            if announced > info.file_size:
+                raise ValueError(f"{info.filename!r} has {info.file_size} bytes, but its array ends at {announced}")
+            with archive.open(info) as entry:
                 array = np.lib.format.read_array(entry, allow_pickle=False)
                 # Asking for what is behind the end is also what makes zipfile compare the checksum.
                 if entry.read(1):
-                    raise ValueError(f"bytes follow the array in {entry_name!r}")
-            arrays[entry_name.removesuffix(".npy")] = array
+                    raise ValueError(f"bytes follow the array in {info.filename!r}")
+            arrays[info.filename.removesuffix(".npy")] = array
     return arrays
+
+
+def _npy_bytes(file: IO[bytes]) -> int:
+    """The size of a `.npy` file, as its header has it."""
+    npy = np.lib.format
+    version = npy.read_magic(file)
+    try:
+        # Version 3 is 2 with names of fields in UTF-8, and those do not matter here.
+        shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
+    # It is an expression of Python, and the parser has many names for damage, MemoryError among them.
+    except Exception as error:
+        raise ValueError(f"an array's header cannot be read: {error!r}") from error
+    if any(type(size) is not int or not 0 <= size < 2**63 for size in shape):
+        raise ValueError(f"an array has shape {list(shape)}, expected sizes from 0 to 2^63 - 1")
+    return file.tell() + math.prod(shape) * dtype.itemsize
 
 
 # A .safetensors file is the length of a header, as eight bytes; the header, which is JSON and says of every array its

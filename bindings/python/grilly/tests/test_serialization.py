@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,44 @@ def test_npz_files_are_numpys(tmp_path, rng):
     for savez in (np.savez, np.savez_compressed):
         savez(tmp_path / "theirs.npz", **state)
         same_bits(grilly.load(tmp_path / "theirs.npz"), state)
+
+
+def test_names_that_a_zip_file_would_change_are_refused(tmp_path):
+    path = tmp_path / "state.npz"
+    with pytest.raises(ValueError, match=r"the key 'a\\x00b', which a .npz file would call 'a'"):
+        grilly.save({"a\0b": np.zeros(1), "a\0c": np.ones(1)}, path)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_every_version_of_npy_is_read(tmp_path, rng, version):
+    array = rng.rand(3, 5)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("a.npy", "w") as entry:
+        np.lib.format.write_array(entry, array, (version, 0))
+    same_bits(grilly.load(tmp_path / "a.npz"), {"a": array})
+
+
+def npy_header(shape: str) -> str:
+    return f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape})}}"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("header, reason", [
+    (npy_header("17592186044416,"), r"'a.npy' has \d+ bytes, but its array ends at 7\d{13}$"),
+    (npy_header("4294967296, 4294967296"), r"'a.npy' has \d+ bytes, but its array ends at 7\d{19}$"),
+    (npy_header("0, 1180591620717411303424"), r"shape \[0, 1180591620717411303424\], expected sizes from 0 to 2\^63"),
+    (npy_header("-1, -2"), r"an array has shape \[-1, -2\], expected sizes from 0"),
+    (npy_header("True, 2"), r"an array has shape \[True, 2\], expected sizes from 0"),
+    (npy_header("1,"), "bytes follow the array in 'a.npy'"),
+    ("(" * 9000, "an array's header cannot be read"),
+    ("-" * 9000 + "1", "an array's header cannot be read"),
+], ids=["huge", "wrapping", "long", "negative", "boolean", "short", "open", "deep"])
+def test_bad_npy_headers_are_refused_before_anything_is_allocated(tmp_path, header, reason, version):
+    length = (len(header) + 1).to_bytes(2 if version == 1 else 4, "little")
+    with zipfile.ZipFile(tmp_path / "bad.npz", "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY" + bytes([version, 0]) + length + header.encode() + b"\n" + bytes(8))
+    with pytest.raises(ValueError, match=f"bad.npz cannot be loaded: .*{reason}"):
+        grilly.load(tmp_path / "bad.npz")
 
 
 def test_npz_files_with_pickles_are_refused(tmp_path):
