@@ -11,13 +11,17 @@ _HOST_MEMORY = (1, 3, 11)
 
 
 def host_array(value: Any, name: str) -> np.ndarray:
-    """An ndarray of anything array-like: `__array__`, `__array_interface__`, sequences of numbers, and DLPack.
+    """An ndarray of anything array-like: `__array__`, `__array_interface__`, sequences of numbers, and DLPack. A view of
+    what is a subclass of ndarray, such as a memory-mapped file.
 
     Raises:
-        TypeError: if DLPack says that it is not in host memory. Nothing is fetched from there without being asked.
+        TypeError: for a masked array, which has no value in some places; and if DLPack says that it is not in host
+            memory. Nothing is fetched from there without being asked.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, expected a value everywhere: take its .filled(value)")
     if isinstance(value, np.ndarray):
-        return value
+        return np.asarray(value)
     dlpack_device = getattr(value, "__dlpack_device__", None)
     if dlpack_device is not None:
         kind, index = dlpack_device()

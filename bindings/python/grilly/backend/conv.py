@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
 import numpy as np
 
 from .. import _abi
+from .._arrays import as_float32
 from .._errors import c_integer, check
 from .._handle import Handle
+from .._host import host_array
 from .._tensor import Operand, Tensor, as_operand, c_view, empty
 
 if TYPE_CHECKING:
@@ -53,11 +55,11 @@ class VulkanConv:
         **mode: Any,
     ) -> Operand:
         """`x ⋆ w + b`, of shape `[N, K, P, Q]`, new or written to `out`, a float32 ndarray with any strides."""
-        x, w = _nchw(x, "x"), _nchw(w, "w")
-        b = None if b is None else as_operand(b, "b")
+        x, w = _array(x, "x"), _array(w, "w")
+        b = None if b is None else _array(b, "b", axes=1)
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
-        if out is not None and (as_operand(out) is not out or not out.flags.writeable):
-            raise TypeError(f"out is of dtype {out.dtype}, expected float32, writeable")
+        if out is not None:
+            _check_out(out)
         y = _empty(self._output_shape(operation, x.shape), like=x) if out is None else out
         _run(_abi.lib.grilly_conv2d_forward, operation, x=x, weight=w, bias=b, y=y)
         return y
@@ -77,7 +79,7 @@ class VulkanConv:
         **mode: Any,
     ) -> tuple[Operand, Operand]:
         """The gradients with respect to the weight, `[K, C / groups, R, S]`, and the bias, `[K]` (None without)."""
-        dy, x = _nchw(grad_output, "grad_output"), _nchw(input, "input")
+        dy, x = _array(grad_output, "grad_output"), _array(input, "input")
         kernel = _pair(kernel_size, "kernel_size")
         in_channels, out_channels = x.shape[1], dy.shape[1]
         operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups, **mode)
@@ -94,8 +96,8 @@ class VulkanConv:
     ) -> tuple[Operand, Operand, Operand]:
         """All gradients in one call, which reads `grad_output` once: with respect to the input, the weight (None if
         `input` is) and the bias (None without)."""
-        dy, w = _nchw(grad_output, "grad_output"), _nchw(weight, "weight")
-        x = None if input is None else _nchw(input, "input")
+        dy, w = _array(grad_output, "grad_output"), _array(weight, "weight")
+        x = None if input is None else _array(input, "input")
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
         dx = _empty(tuple(input_shape), like=dy)
         dw = None if x is None else _empty(w.shape, like=w)
@@ -173,11 +175,19 @@ def _empty(shape: tuple[int, ...], like: Operand) -> Operand:
     return empty(shape, like.compute) if isinstance(like, Tensor) else np.empty(shape, np.float32)
 
 
-def _nchw(value: Any, name: str) -> Operand:
+def _array(value: Any, name: str, axes: int = 4) -> Operand:
     array = as_operand(value, name)
-    if array.ndim != 4:
-        raise ValueError(f"{name} has shape {list(array.shape)}, expected 4 dimensions")
+    if array.ndim != axes:
+        raise ValueError(f"{name} has {array.ndim} dimensions, shape {list(array.shape)}, expected {axes}")
     return array
+
+
+def _check_out(out: Any) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is a {type(out).__name__}, expected an ndarray")
+    array = host_array(out, "out")
+    if as_float32(array) is not array or not array.flags.writeable:
+        raise TypeError(f"out is of dtype {array.dtype}, expected float32, writeable")
 
 
 def _pair(value: Any, name: str) -> tuple[int, int]:

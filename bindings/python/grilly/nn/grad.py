@@ -6,6 +6,7 @@ any, for sizes that do not fit, and TypeError for sizes that are no integers.
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Sequence
 
 from .._context import default_compute
@@ -60,14 +61,14 @@ def conv1d_weight(
 
 def _input(dims: int, input_size: Sequence[int], weight: Any, grad_output: Any, *options: Any) -> Operand:
     w, dy = as_operand(weight, "weight"), as_operand(grad_output, "grad_output")
-    conv = _convolution(dims, tuple(input_size), w.shape, *options)
+    conv = _convolution(dims, tuple(map(operator.index, input_size)), w.shape, *options)
     compute = compute_of(dy, w) or default_compute()
     return conv.backward(compute.conv, dy, w, None, has_bias=False)[0]
 
 
 def _weight(dims: int, input: Any, weight_size: Sequence[int], grad_output: Any, *options: Any) -> Operand:
     x, dy = as_operand(input), as_operand(grad_output, "grad_output")
-    conv = _convolution(dims, x.shape, tuple(weight_size), *options)
+    conv = _convolution(dims, x.shape, tuple(map(operator.index, weight_size)), *options)
     compute = compute_of(dy, x) or default_compute()
     return conv.backward_weight(compute.conv, dy, x, has_bias=False)[0]
 

@@ -115,6 +115,17 @@ def test_gradients_of_functions_name_both_shapes():
         nn.grad.conv2d_input(X.shape[1:], W, np.zeros((6, 6, 6)))
 
 
+def test_gradients_of_functions_take_sizes_that_are_integers_only():
+    dy = np.zeros((2, 6, 6, 6), np.float32)
+    nn.grad.conv2d_input(X.shape, W, dy), nn.grad.conv2d_weight(X, W.shape, dy)  # which equal the following
+    for size in ((2, 4, 8.0, 8), 3, "2488"):
+        with pytest.raises(TypeError):
+            nn.grad.conv2d_input(size, W, dy)
+    for size in ((6, 4, 3.0, 3), 3, "6433"):
+        with pytest.raises(TypeError):
+            nn.grad.conv2d_weight(X, size, dy)
+
+
 def test_conv1d_says_its_own_name():
     with pytest.raises(RuntimeError, match=r"Expected 2D \(unbatched\) or 3D \(batched\) input to conv1d"):
         Conv1d(4, 6, 3)(X)
@@ -126,8 +137,35 @@ def test_what_is_no_array_of_real_numbers(x):
         Conv2d(4, 6, 3)(x)
 
 
+def test_masked_arrays_are_refused_wherever_arrays_are_taken():
+    masked = np.ma.masked_array(X, mask=X == 0)
+    for call in (
+        Conv2d(4, 6, 3), grilly.tensor, nn.Parameter, lambda x: functional.conv2d(x, W),
+        lambda x: grilly.default_compute().conv.conv2d(X, W, out=x[:, :1]),
+        lambda x: Conv2d(4, 6, 3).load_state_dict({"weight": x}, strict=False),
+    ):
+        with pytest.raises(TypeError, match=r"(input|data|out|weight) is a masked array, expected a value everywhere"):
+            call(masked)
+
+
+@pytest.mark.parametrize("call, error, message", [
+    (lambda conv: conv.conv2d(X[0], W), ValueError, "x has 3 dimensions, shape [4, 8, 8], expected 4"),
+    (lambda conv: conv.conv2d(X, W, np.zeros((1, 1, 1, 1, 6))), ValueError, "b has 5 dimensions, shape [1, 1, 1, 1, 6]"),
+    (lambda conv: conv.conv2d(X, W, 0), ValueError, "b has 0 dimensions, shape [], expected 1"),
+    (lambda conv: conv.conv2d(X, W, groups=0), RuntimeError, "groups is 0, expected 1 to 2147483647"),
+    (lambda conv: conv.conv2d(X, W, groups=-1), RuntimeError, "groups is -1, expected 1 to 2147483647"),
+    (lambda conv: conv.conv2d(X, W, groups=1.0), TypeError, "integer"),
+    (lambda conv: conv.conv2d(X, W, out=[1]), TypeError, "out is a list, expected an ndarray"),
+    (lambda conv: conv.conv2d(X, W, out=grilly.zeros((2, 6, 6, 6))), TypeError, "out is a Tensor, expected an ndarray"),
+    (lambda conv: conv.conv2d(X, W, out=np.zeros((2, 6, 6, 6))), TypeError, "out is of dtype float64, expected float32"),
+])
+def test_backend_names_what_does_not_fit(call, error, message):
+    with pytest.raises(error) as caught:
+        call(grilly.default_compute().conv)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("call, error", [
-    (lambda conv: conv.conv2d(X[0], W), ValueError),
     (lambda conv: conv.conv2d(X, W, stride=0), RuntimeError),
     (lambda conv: conv.conv2d(X, W, groups=2), RuntimeError),
     (lambda conv: conv.conv2d(X, W, np.zeros(5)), RuntimeError),

@@ -58,6 +58,18 @@ class TestDLPack:
             assert np.shares_memory(np.from_dlpack(result), result)
 
 
+def test_mapped_files_are_read_and_written_where_they_are(tmp_path, rng):
+    conv, x = Conv2d(3, 4, 3), rng.rand(2, 3, 8, 8).astype(np.float32)
+    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=x.shape)
+    mapped[:] = x
+    taken = grilly._arrays.as_float32(mapped)
+    assert type(taken) is np.ndarray and np.shares_memory(taken, mapped)
+    out = np.memmap(tmp_path / "y", np.float32, "w+", shape=(2, 4, 6, 6))
+    backend = grilly.default_compute().conv
+    assert backend.conv2d(mapped, conv.weight, conv.bias, out=out) is out
+    np.testing.assert_array_equal(out, conv(x))
+
+
 class TestPyTorchTensors:
     def test_they_are_read_where_they_are(self, rng):
         torch = required("torch")
