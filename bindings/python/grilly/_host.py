@@ -18,6 +18,8 @@ def host_array(value: Any, name: str) -> np.ndarray:
         TypeError: for a masked array, which has no value in some places; and if DLPack says that it is not in host
             memory. Nothing is fetched from there without being asked.
     """
+    # A Parameter's own, which may be on a device and is then downloaded.
+    value = getattr(value, "_grilly_array", value)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, expected a value everywhere: take its .filled(value)")
     if isinstance(value, np.ndarray):

@@ -68,6 +68,13 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
             raise ValueError(f"an array of dtype {dtype} needs a copy")
         return array.copy() if copy and array is self.data else array
 
+    # NumPy looks for these at the type; device memory has neither, which is an AttributeError.
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         if out is not None:
             kwargs["out"] = tuple(_array(value) for value in out)

@@ -57,6 +57,14 @@ class TestDLPack:
             assert theirs.data_ptr() == result.ctypes.data and theirs.shape == result.shape
             assert np.shares_memory(np.from_dlpack(result), result)
 
+    def test_parameters_are_exported_without_a_copy_from_host_memory_only(self):
+        torch, conv = required("torch"), Conv2d(3, 4, 3)
+        assert np.shares_memory(np.from_dlpack(conv.weight), conv.weight.data)
+        assert torch.from_dlpack(conv.weight).data_ptr() == conv.weight.data.ctypes.data
+        for export in (np.from_dlpack, torch.from_dlpack):
+            with pytest.raises(AttributeError, match="'Tensor' object has no attribute '__dlpack"):
+                export(conv.to("vulkan").weight)
+
 
 def test_mapped_files_are_read_and_written_where_they_are(tmp_path, rng):
     conv, x = Conv2d(3, 4, 3), rng.rand(2, 3, 8, 8).astype(np.float32)
