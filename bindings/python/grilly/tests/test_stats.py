@@ -69,10 +69,13 @@ def test_operations_are_created_once(compute: Compute, rng, monkeypatch: pytest.
     assert len(compute.conv._operations) == kept
 
 
-def test_trim_gives_memory_back(compute: Compute, rng) -> None:
-    grilly.tensor(rng.standard_normal((1, 64, 64, 64)), compute)
+def test_trim_gives_back_what_nothing_uses(compute: Compute, rng) -> None:
+    values = rng.standard_normal((1, 64, 64, 64)).astype(np.float32)
+    kept, gone = grilly.tensor(values, compute), grilly.tensor(values, compute)
+    held, size = compute.stats()["bytes_held"], gone.nbytes
+    del gone
     gc.collect()
+    assert compute.stats()["bytes_held"] == held
     compute.trim()
-    stats = compute.stats()
-    assert stats["bytes_held"] <= stats["bytes_peak"]
-    assert stats["bytes_in_use"] <= stats["bytes_held"]
+    assert kept.nbytes <= compute.stats()["bytes_held"] <= held - size
+    np.testing.assert_array_equal(kept.numpy(), values)
