@@ -151,12 +151,13 @@ def draw(path: Path, content: dict) -> None:
         def strength(edges: np.ndarray) -> np.ndarray:
             return np.hypot(*edges)
 
+        edge_style = {"cmap": "magma", "vmin": 0, "vmax": limit * 1.4}
         pictures: list[tuple[str, np.ndarray, dict]] = [
             ("photograph", content["photograph"], {}),
             ("blur: 9×9 kernel", content["blurred"], {"cmap": "gray"}),
             ("sharpen: depthwise 3×3", content["sharp"], {}),
-            ("Sobel: the two given kernels", strength(content["edges"]), {"cmap": "magma", "vmin": 0, "vmax": limit * 1.4}),
-            ("the two learned kernels", strength(content["learned"]), {"cmap": "magma", "vmin": 0, "vmax": limit * 1.4}),
+            ("Sobel: the two given kernels", strength(content["edges"]), edge_style),
+            ("the two learned kernels", strength(content["learned"]), edge_style),
         ]
         for place, (title, picture, options) in zip(top, pictures):
             axes = figure.add_subplot(place)
@@ -172,7 +173,8 @@ def draw(path: Path, content: dict) -> None:
                 axes.imshow(kernels[row], cmap="RdBu_r", vmin=-2, vmax=2)
                 for (y, x), value in np.ndenumerate(kernels[row]):
                     shade = ink if abs(value) > 1.2 else "#22252b"
-                    axes.text(x, y, f"{value + 0.0:.2f}".replace("-0.00", "0.00"), ha="center", va="center", color=shade, fontsize=9.5)
+                    number = f"{value:.2f}".replace("-0.00", "0.00")
+                    axes.text(x, y, number, ha="center", va="center", color=shade, fontsize=9.5)
                 axes.set_xticks([])
                 axes.set_yticks([])
                 if row == 0:

@@ -11,8 +11,8 @@ _HOST_MEMORY = (1, 3, 11)
 
 
 def host_array(value: Any, name: str) -> np.ndarray:
-    """An ndarray of anything array-like: `__array__`, `__array_interface__`, sequences of numbers, and DLPack. A view of
-    what is a subclass of ndarray, such as a memory-mapped file.
+    """An ndarray of anything array-like: `__array__`, `__array_interface__`, sequences of numbers, and DLPack.
+    Of a subclass of ndarray, such as a memory-mapped file, it is a view.
 
     Raises:
         TypeError: for a masked array, which has no value in some places; and if DLPack says that it is not in host

@@ -154,7 +154,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         return empty(self._shape, self._compute).copy_(self)
 
     def copy_(self, source: Any) -> Tensor:
-        """Overwrites the values by those of an array, a number, or a Tensor, also of another Compute; they broadcast."""
+        """Overwrites the values by those of an array, a number or a Tensor, also of another Compute; they broadcast."""
         source = as_operand(source, "source")
         if isinstance(source, Tensor) and source.compute is self._compute:
             return _elementwise(_abi.OP_COPY, source, None, self)
@@ -292,8 +292,8 @@ class Saved:
         return self._operand
 
 
-#: What layers compute with: an ndarray or a Tensor. Which one a result is follows from the arguments' values, so to a type
-#: checker it is Any.
+#: What layers compute with: an ndarray or a Tensor. Which one a result is follows from the arguments' values, so to a
+#: type checker it is Any.
 Operand = Any
 
 _STRUCT_SIZE = _abi.ctypes.sizeof(_abi.Tensor)

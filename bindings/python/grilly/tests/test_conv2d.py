@@ -209,7 +209,8 @@ class TestConv1d:
     def test_ends_may_be_padded_apart(self, rng):
         x, w = normal(rng, 2, 4, 30), normal(rng, 6, 4, 3)
         causal = functional.conv1d(x, w, padding=((2, 0),))
-        np.testing.assert_allclose(causal, functional.conv1d(np.pad(x, ((0, 0), (0, 0), (2, 0))), w), rtol=1e-5, atol=1e-5)
+        expected = functional.conv1d(np.pad(x, ((0, 0), (0, 0), (2, 0))), w)
+        np.testing.assert_allclose(causal, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("compute")

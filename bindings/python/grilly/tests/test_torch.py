@@ -241,10 +241,10 @@ def test_spoilt_calls_end_as_pytorchs_do() -> None:
 NAMED_PADDINGS = [{"padding": "foo"}, {"padding": "same", "stride": 2}, {"padding": "same", "stride": (1, 2)}]
 SPOILT = [
     {"groups": 0}, {"groups": -1}, {"groups": 3}, {"groups": 4}, {"in_channels": 5, "groups": 2},
-    {"padding_mode": "foo"}, {"padding_mode": "reflect"}, {"kernel_size": -3}, {"out_channels": -6}, {"in_channels": -4},
-    {"kernel_size": 3.0}, {"in_channels": 4.0}, {"out_channels": 6.0}, {"kernel_size": "3"}, {"kernel_size": None},
-    {"kernel_size": 0}, {"in_channels": 0}, {"stride": 0}, {"dilation": 0}, {"bias": 0}, {"nonsense": 1},
-    {"device": "nowhere", "groups": 0}, {"output_padding": 7}, {"kernel_size": (3,)},
+    {"padding_mode": "foo"}, {"padding_mode": "reflect"}, {"kernel_size": -3}, {"out_channels": -6},
+    {"in_channels": -4}, {"kernel_size": 3.0}, {"in_channels": 4.0}, {"out_channels": 6.0}, {"kernel_size": "3"},
+    {"kernel_size": None}, {"kernel_size": 0}, {"in_channels": 0}, {"stride": 0}, {"dilation": 0}, {"bias": 0},
+    {"nonsense": 1}, {"device": "nowhere", "groups": 0}, {"output_padding": 7}, {"kernel_size": (3,)},
 ]
 
 
@@ -292,7 +292,8 @@ def forwards() -> Iterator[tuple[str, dict[str, Any], np.ndarray]]:
         ):
             yield "Conv2d", options, x
         for options in (
-            {}, {"padding": 6}, {"output_padding": 1}, {"output_padding": 2, "stride": 2}, {"stride": 0}, {"dilation": 0},
+            {}, {"padding": 6}, {"output_padding": 1}, {"output_padding": 2, "stride": 2}, {"stride": 0},
+            {"dilation": 0},
         ):
             yield "ConvTranspose2d", options, x
 
@@ -306,7 +307,9 @@ def test_forwards_end_as_pytorchs_do(layer: str, options: dict[str, Any], x: np.
     assert ours == theirs
 
 
-@pytest.mark.parametrize("size", [(30, 30), (18, 17), (16, 17), (2, 6, 18, 17), (18,), (6, 18, 18), (1, 2, 6, 17, 17), []])
+@pytest.mark.parametrize("size", [
+    (30, 30), (18, 17), (16, 17), (2, 6, 18, 17), (18,), (6, 18, 18), (1, 2, 6, 17, 17), [],
+])
 @pytest.mark.parametrize("x", [X, X[0]], ids=["batch", "image"])
 def test_output_sizes_end_as_pytorchs_do(x: np.ndarray, size: Any) -> None:
     theirs = outcome(lambda: torch.nn.ConvTranspose2d(4, 6, 3, stride=2)(torch.from_numpy(x[:1]), output_size=size))
