@@ -29,12 +29,9 @@ def as_float32(value: Any, name: str = "input") -> np.ndarray:
 
 def host_view(array: np.ndarray) -> _abi.Tensor:
     """The C view of an array, which must outlive it. Strides are passed on, not resolved by a copy."""
-    rank = array.ndim
-    view = _abi.Tensor(struct_size=_STRUCT_SIZE, dtype=_abi.DTYPE_F32, rank=rank)
-    view.shape[:rank] = array.shape
+    view = row_major_view(array.shape)
     if not array.size:
         # NumPy's strides of an empty array may be anything.
-        view.strides[:rank] = row_major(array.shape)
         return view
     reaches = [(size - 1) * stride for size, stride in zip(array.shape, array.strides)]
     below = -sum(reach for reach in reaches if reach < 0)
@@ -42,16 +39,19 @@ def host_view(array: np.ndarray) -> _abi.Tensor:
     view.data = array.ctypes.data - below
     view.bytes = below + above + array.itemsize
     view.offset = below
-    view.strides[:rank] = [stride // array.itemsize for stride in array.strides]
+    view.strides[:array.ndim] = [stride // array.itemsize for stride in array.strides]
     return view
 
 
 _STRUCT_SIZE = _abi.ctypes.sizeof(_abi.Tensor)
 
 
-def row_major(shape: tuple[int, ...]) -> list[int]:
-    """Strides of a contiguous array, in elements."""
-    strides = [1] * len(shape)
-    for axis in range(len(shape) - 2, -1, -1):
-        strides[axis] = strides[axis + 1] * max(shape[axis + 1], 1)
-    return strides
+def row_major_view(shape: tuple[int, ...]) -> _abi.Tensor:
+    """The C view of a contiguous array that has no memory yet."""
+    view = _abi.Tensor(struct_size=_STRUCT_SIZE, dtype=_abi.DTYPE_F32, rank=len(shape))
+    view.shape[:len(shape)] = shape
+    stride = 1
+    for axis in reversed(range(len(shape))):
+        view.strides[axis] = stride
+        stride *= max(shape[axis], 1)
+    return view

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 from . import _abi
-from ._arrays import as_float32, host_view, row_major
+from ._arrays import as_float32, host_view, row_major_view
 from ._errors import check
 from ._handle import Handle
 
@@ -227,11 +227,8 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
     def _view(self) -> _abi.Tensor:
         """As the library takes it; a number's shape is [1] there."""
-        shape = self._shape or (1,)
-        view = _abi.Tensor(struct_size=_STRUCT_SIZE, dtype=_abi.DTYPE_F32, rank=len(shape))
+        view = row_major_view(self._shape or (1,))
         view.buffer = self._memory.handle.value
-        view.shape[:len(shape)] = shape
-        view.strides[:len(shape)] = row_major(shape)
         return view
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -295,8 +292,6 @@ class Saved:
 #: What layers compute with: an ndarray or a Tensor. Which one a result is follows from the arguments' values, so to a
 #: type checker it is Any.
 Operand = Any
-
-_STRUCT_SIZE = _abi.ctypes.sizeof(_abi.Tensor)
 
 
 def tensor(data: Any, compute: Target = None) -> Tensor:
