@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 from . import _abi
-from ._arrays import as_float32, host_view, row_major_view
+from ._arrays import as_float32, row_major_view
 from ._errors import check
 from ._handle import Handle
 
@@ -131,7 +131,10 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
     def to(self, target: Target) -> Union[Tensor, np.ndarray]:
         """This Tensor elsewhere: "cpu" is host memory, an ndarray as `numpy()` gives it; "vulkan" the device that
         layers share, whichever it is; or any Compute. A Tensor that is there already is returned itself."""
-        return moved(self, target)
+        if target == "cpu":
+            return self.numpy()
+        compute = _chosen(target)
+        return self if self._compute is compute else tensor(self, compute)
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same memory in another shape; one size may be -1.
@@ -157,7 +160,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         """Overwrites the values by those of an array, a number or a Tensor, also of another Compute; they broadcast."""
         source = as_operand(source, "source")
         if isinstance(source, Tensor) and source.compute is self._compute:
-            return _elementwise(_abi.OP_COPY, source, None, self)
+            return elementwise(_abi.OP_COPY, source, None, self)
         array = np.ascontiguousarray(np.broadcast_to(np.asarray(source), self._shape))
         self._memory.version += 1
         check(_abi.lib.grilly_buffer_write(self._memory.handle.value, 0, array.ctypes.data, array.nbytes))
@@ -165,7 +168,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
     def fill_(self, value: float) -> Tensor:
         """Sets every element to a number."""
-        return _elementwise(_abi.OP_COPY, float(value), None, self)
+        return elementwise(_abi.OP_COPY, float(value), None, self)
 
     def zero_(self) -> Tensor:
         """Sets every element to 0."""
@@ -188,7 +191,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         return self._in_place(_abi.OP_DIVIDE, other)
 
     def _in_place(self, op: int, other: Any, alpha: float = 1.0) -> Tensor:
-        return _elementwise(op, self, self._operand(other), self, alpha)
+        return elementwise(op, self, self._operand(other), self, alpha)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (None,), **options: Any) -> Any:
         if any(_has_its_own_way(value) for value in (*inputs, *out)):
@@ -206,7 +209,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
             result = empty(np.broadcast_shapes(_shape(a), _shape(b)), self._compute)
         elif not isinstance(result, Tensor):
             raise TypeError(f"out is a {type(result).__name__} in host memory: {_SUPPORTED}")
-        return _elementwise(_OPERATIONS[ufunc], a, b, result)
+        return elementwise(_OPERATIONS[ufunc], a, b, result)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function in _ABOUT_SHAPES and args[0] is self:
@@ -268,27 +271,6 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         return f"tensor({values}, device={self.device.name!r})"
 
 
-class Saved:
-    """What `backward` will need: an ndarray that nobody else has, or a Tensor that its user should not change."""
-
-    def __init__(self, operand: Operand) -> None:
-        self._operand = operand
-        self._version = operand.version if isinstance(operand, Tensor) else None
-
-    def get(self) -> Operand:
-        """The array.
-
-        Raises:
-            RuntimeError: if it is a Tensor and has changed since.
-        """
-        if isinstance(self._operand, Tensor) and self._operand.version != self._version:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"a Tensor of shape {list(self._operand.shape)}"
-            )
-        return self._operand
-
-
 #: What layers compute with: an ndarray or a Tensor. Which one a result is follows from the arguments' values, so to a
 #: type checker it is Any.
 Operand = Any
@@ -323,40 +305,13 @@ def zeros(shape: Shape, compute: Target = None) -> Tensor:
     return _allocated(shape, compute, _abi.lib.grilly_buffer_create)
 
 
-def relu_backward(dy: Operand, y: Operand) -> Tensor:
-    """0 where `y <= 0`, else `dy`; one of them at least is a Tensor."""
-    result = empty(y.shape, compute_of(dy, y))
-    return _elementwise(_abi.OP_RELU_BACKWARD, result._operand(dy), result._operand(y), result)
-
-
 def as_operand(value: Any, name: str = "input") -> Operand:
     """A Tensor as it is, also a Parameter's; anything else as `as_float32` has it."""
     value = getattr(value, "_grilly_array", value)
     return value if isinstance(value, Tensor) else as_float32(value, name)
 
 
-def moved(value: Operand, target: Target) -> Operand:
-    """An array or a Tensor at "cpu" (host memory), "vulkan" (the device that layers share) or a Compute; itself if it
-    is there already."""
-    if target == "cpu":
-        return value.numpy() if isinstance(value, Tensor) else value
-    compute = _chosen(target)
-    if isinstance(value, Tensor) and value.compute is compute:
-        return value
-    return tensor(value, compute)
-
-
-def compute_of(*operands: Operand) -> Optional[Compute]:
-    """Where the first Tensor is; None if there are only arrays."""
-    return next((operand.compute for operand in operands if isinstance(operand, Tensor)), None)
-
-
-def c_view(operand: Operand) -> _abi.Tensor:
-    """The C view of an array, which must outlive it."""
-    return operand._view() if isinstance(operand, Tensor) else host_view(operand)
-
-
-def _elementwise(op: int, a: Any, b: Any, out: Tensor, alpha: float = 1.0) -> Tensor:
+def elementwise(op: int, a: Any, b: Any, out: Tensor, alpha: float = 1.0) -> Tensor:
     """`out = op(a, alpha · b)` of Tensors and numbers."""
     shapes = [_shape(value) for value in (a, b)]
     if np.broadcast_shapes(out.shape, *shapes) != out.shape:

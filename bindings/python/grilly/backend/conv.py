@@ -12,7 +12,8 @@ from .._arrays import as_float32
 from .._errors import c_integer, check
 from .._handle import Handle
 from .._host import host_array
-from .._tensor import Operand, Tensor, as_operand, c_view, empty
+from .._operand import c_view
+from .._tensor import Operand, Tensor, as_operand, empty
 
 if TYPE_CHECKING:
     from .._context import Compute

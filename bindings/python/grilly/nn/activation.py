@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from .._grad_mode import is_grad_enabled
-from .._tensor import Operand, Saved, Tensor
+from .._operand import Saved
+from .._tensor import Operand, Tensor
 from . import functional
 from .module import Module, nothing_kept
 

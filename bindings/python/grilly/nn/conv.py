@@ -10,7 +10,8 @@ import numpy as np
 
 from .._context import Compute, default_compute
 from .._grad_mode import is_grad_enabled
-from .._tensor import Operand, Saved, Tensor, as_operand, compute_of, tensor
+from .._operand import Saved, compute_of
+from .._tensor import Operand, Tensor, as_operand, tensor
 from ..backend.conv import VulkanConv
 from . import _checks, init
 from ._convolution import (

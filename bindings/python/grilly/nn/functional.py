@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import _tensor
+from .. import _operand
 from .._context import default_compute
-from .._tensor import Operand, Tensor, as_operand, compute_of, moved
+from .._operand import compute_of, moved
+from .._tensor import Operand, Tensor, as_operand
 from ._convolution import Padding, Size, convolution
 
 
@@ -81,7 +82,7 @@ def relu_backward(grad_output: Any, output: Any) -> Operand:
     if dy.shape != y.shape:
         raise RuntimeError(f"grad_output has shape {list(dy.shape)}, expected the output's shape {list(y.shape)}")
     if isinstance(dy, Tensor) or isinstance(y, Tensor):
-        return moved(_tensor.relu_backward(dy, y), compute_of(dy) or "cpu")
+        return moved(_operand.relu_backward(dy, y), compute_of(dy) or "cpu")
     return np.where(y <= 0, np.float32(0), dy)
 
 

@@ -10,7 +10,8 @@ import operator
 from typing import Any, Sequence
 
 from .._context import default_compute
-from .._tensor import Operand, as_operand, compute_of
+from .._operand import compute_of
+from .._tensor import Operand, as_operand
 from . import _checks
 from ._convolution import Convolution, Size, convolution
 

@@ -6,7 +6,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .._tensor import Operand, Target, as_operand, compute_of, moved
+from .._operand import compute_of, moved
+from .._tensor import Operand, Target, as_operand
 
 
 class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
