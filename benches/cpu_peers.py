@@ -23,7 +23,7 @@ LAYER, TRAINED_LAYER = "layer", "layer in training mode"
 def libgrilly(threads: int) -> tuple[str, Prepare]:
     import grilly
     from grilly import _abi, nn
-    from grilly._tensor import c_view
+    from grilly._operand import c_view
 
     compute = grilly.Compute("cpu", threads)
 
