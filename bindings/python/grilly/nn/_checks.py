@@ -39,7 +39,7 @@ def input(dims: int, shape: Shape, padding_mode: str, transposed: bool) -> None:
     if len(shape) in (dims + 1, dims + 2):
         return
     if padding_mode != "zeros":
-        raise NotImplementedError("Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for now")
+        raise NotImplementedError(f"Padding size {2 * dims} is not supported for {len(shape)}D input tensor.")
     raise RuntimeError(
         f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to "
         f"conv{'_transpose' * transposed}{dims}d, but got input of size: {list(shape)}"

@@ -173,6 +173,8 @@ DIFFERENCES = [
     (" one of {...}", " one of {[^}]*}"),
     ("Expected 3D or 4D (batch mode) tensor with possibly 0 batch size and other non-zero dimensions for input",
      r"3D or 4D \(batch mode\) tensor expected for input"),
+    ("this padding is not supported", "Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for now"),
+    ("this padding is not supported", r"Padding size \d+ is not supported for \d+D input tensor\."),
     ("but got: []", r"but got: \[.*\]"),
     (" of input []", r" of input (\d+|\[.*\])$"),
     ("(for an input of [])", r"\(for an input of .*\)"),
