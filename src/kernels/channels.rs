@@ -20,33 +20,42 @@ fn part(problem: &Problem, images: &Images, tensor: Role) -> Operand {
     if tensor == Role::Output { images.output(problem) } else { images.input(problem) }
 }
 
-/// Scratch memory for these images' packed tensor.
-pub fn reserve(problem: &Problem, images: &Images, tensor: Role, plan: &mut Plan) -> Operand {
-    let bytes = part(&filled(problem), images, tensor).bytes;
-    Operand { role: Role::Workspace, offset: plan.reserve(bytes), bytes }
+/// Packs one tensor, [`Role::Input`] or [`Role::Output`], for one run of images after the other, in the same scratch
+/// memory.
+pub struct Packing {
+    tensor: Role,
+    room: Option<Operand>,
 }
 
-/// Appends `room = tensor`, packed; returns what of `room` the images fill.
-pub fn plan(
-    problem: &Problem,
-    limits: &Limits,
-    images: &Images,
-    tensor: Role,
-    room: Operand,
-    addresses: bool,
-    plan: &mut Plan,
-) -> Result<Operand> {
-    let packed = Operand { bytes: part(&filled(problem), images, tensor).bytes, ..room };
-    let mut sizes = images.sizes(problem);
-    sizes.extra = [u32::from(tensor == Role::Output), 0];
-    let dispatch = Dispatch {
-        module: PACK_CHANNELS.module(addresses),
-        specialization: vec![],
-        operands: [Some(part(problem, images, tensor)), None, None, Some(packed)],
-        sizes,
-        tiles: 0..0,
-    };
-    let vectors = packed.bytes / 16;
-    plan.push(dispatch, vectors.div_ceil(u64::from(THREADS)), 16.0 * vectors as f64 / limits.flops)?;
-    Ok(packed)
+impl Packing {
+    pub fn new(tensor: Role) -> Packing {
+        Packing { tensor, room: None }
+    }
+
+    /// Appends the packing of the images' part; returns where it lies. The first images are the most.
+    pub fn plan(
+        &mut self,
+        problem: &Problem,
+        limits: &Limits,
+        images: &Images,
+        addresses: bool,
+        plan: &mut Plan,
+    ) -> Result<Operand> {
+        let bytes = part(&filled(problem), images, self.tensor).bytes;
+        let room =
+            *self.room.get_or_insert_with(|| Operand { role: Role::Workspace, offset: plan.reserve(bytes), bytes });
+        let packed = Operand { bytes, ..room };
+        let mut sizes = images.sizes(problem);
+        sizes.extra = [u32::from(self.tensor == Role::Output), 0];
+        let dispatch = Dispatch {
+            module: PACK_CHANNELS.module(addresses),
+            specialization: vec![],
+            operands: [Some(part(problem, images, self.tensor)), None, None, Some(packed)],
+            sizes,
+            tiles: 0..0,
+        };
+        let vectors = bytes / 16;
+        plan.push(dispatch, vectors.div_ceil(u64::from(THREADS)), 16.0 * vectors as f64 / limits.flops)?;
+        Ok(packed)
+    }
 }

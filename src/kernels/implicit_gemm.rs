@@ -1,7 +1,7 @@
 //! Forward and input gradient as an implicit GEMM: `shaders/lib/implicit_gemm.glsl`.
 
 use super::FLAG_ACCUMULATE;
-use super::channels::{self, filled};
+use super::channels::{Packing, filled};
 use super::slices::{Images, Reach, whole};
 use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
 use super::tile::{Size, choose};
@@ -33,13 +33,12 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
     let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };
     let reach = Reach::new(&read, limits, &[("the packed weight", packed.bytes / 4)])?;
     let specialization = if forward { vec![] } else { vec![u32::from(problem.stride == [1, 1])] };
-    let mut room = None;
+    let (source, binding) = if forward { (Role::Input, 0) } else { (Role::Output, 3) };
+    let mut packing = Packing::new(source);
     for images in reach.slices(problem) {
         let mut operands = operands(problem, &images, packed);
         if tile.packs_channels() {
-            let (tensor, binding) = if forward { (Role::Input, 0) } else { (Role::Output, 3) };
-            let room = *room.get_or_insert_with(|| channels::reserve(problem, &images, tensor, plan));
-            operands[binding] = Some(channels::plan(problem, limits, &images, tensor, room, reach.addresses, plan)?);
+            operands[binding] = Some(packing.plan(problem, limits, &images, reach.addresses, plan)?);
         }
         let dispatch = Dispatch {
             module: kernel.tiled(tile.index, reach.addresses),

@@ -1,6 +1,6 @@
 //! Weight (and bias) gradient with a split reduction: `shaders/conv2d-backward-weight.glsl`.
 
-use super::channels::{self, filled};
+use super::channels::{Packing, filled};
 use super::slices::{Reach, whole};
 use super::table::CONV2D_BACKWARD_WEIGHT;
 use super::tile::{Size, choose};
@@ -100,18 +100,15 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
     } else {
         (partial(plan, splits * weights), partial(plan, splits * biases))
     };
-    let mut rooms = None;
+    let (mut input_packing, mut output_packing) = (Packing::new(Role::Input), Packing::new(Role::Output));
     let mut first_split = 0;
     for part in &images {
         let (mut input, mut output) = (part.input(problem), part.output(problem));
         if columns.packs_channels {
-            let rooms = *rooms.get_or_insert_with(|| {
-                [Role::Input, Role::Output].map(|tensor| channels::reserve(problem, part, tensor, plan))
-            });
             if !problem.options.skip_weight {
-                input = channels::plan(problem, limits, part, Role::Input, rooms[0], addresses, plan)?;
+                input = input_packing.plan(problem, limits, part, addresses, plan)?;
             }
-            output = channels::plan(problem, limits, part, Role::Output, rooms[1], addresses, plan)?;
+            output = output_packing.plan(problem, limits, part, addresses, plan)?;
         }
         let part_splits = splits_of(part.count);
         let mut sizes = part.sizes(problem);
