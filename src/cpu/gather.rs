@@ -116,6 +116,12 @@ impl Gather {
         }
     }
 
+    /// The least and the greatest source coordinate that a tap reads for grid coordinate 0; `None` without taps.
+    pub(super) fn shifts(&self, axis: usize) -> Option<[isize; 2]> {
+        let shifts = || self.taps[axis].iter().map(|tap| tap.shift);
+        Some([shifts().min()?, shifts().max()?])
+    }
+
     /// How many products make one result.
     pub(super) fn depth(&self) -> usize {
         self.channels * self.taps[0].len() * self.taps[1].len()

@@ -18,7 +18,7 @@ const LANES: usize = 16;
 /// the zeros around them.
 pub(super) struct Interleaved {
     nr: usize,
-    /// The least and the greatest coordinate that a tap reads for grid coordinate 0, of each axis.
+    /// [`Gather::shifts`] of each axis.
     reach: [[isize; 2]; 2],
 }
 
@@ -33,11 +33,7 @@ struct Segment {
 impl Interleaved {
     /// `None` where filter elements are better packed. One panel of channels has `most_columns` columns at most.
     pub(super) fn new(gather: &Gather, nr: usize, most_columns: usize) -> Option<Interleaved> {
-        let reach = |axis: usize| {
-            let shifts = || gather.taps[axis].iter().map(|tap| tap.shift);
-            Some([shifts().min()?, shifts().max()?])
-        };
-        let reach = [reach(0)?, reach(1)?];
+        let reach = [gather.shifts(0)?, gather.shifts(1)?];
         let columns = gather.channels.next_multiple_of(nr);
         let worthwhile = columns as f64 <= MOST_COLUMNS * gather.channels as f64;
         let panel = gather.taps[0].len() * gather.taps[1].len() * nr;

@@ -41,8 +41,7 @@ impl Patch {
         let mut residues: Vec<isize> = columns.iter().map(|tap| tap.shift.rem_euclid(step[1])).collect();
         residues.sort_unstable();
         residues.dedup();
-        let first = gather.taps[0].iter().map(|tap| tap.shift).min().unwrap_or(0);
-        let last = gather.taps[0].iter().map(|tap| tap.shift).max().unwrap_or(0);
+        let [first, last] = gather.shifts(0).unwrap_or([0, 0]);
 
         let pitch = gather.grid[1] + (reach - lead) as usize;
         let row = pitch.saturating_mul(residues.len());

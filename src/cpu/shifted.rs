@@ -26,8 +26,7 @@ impl Shifted {
     pub(super) fn new(gather: &Gather) -> Option<Shifted> {
         // Zeros after each row (and image) serve as those before the next.
         let pitch = |axis: usize| {
-            let shifts = || gather.taps[axis].iter().map(|tap| tap.shift);
-            let (least, most) = (shifts().min()?, shifts().max()?);
+            let [least, most] = gather.shifts(axis)?;
             let (src, grid) = (gather.src[axis] as isize, gather.grid[axis] as isize);
             let zeros = 0.max(-least).max(grid + most - src);
             Some(((src + zeros).max(grid) as usize, [least, most]))

@@ -89,27 +89,28 @@ pub(super) fn dense(
             let row_panels = (last_row - first_row).div_ceil(engine.mr);
             let column_panels = (last_unit - first_unit).div_ceil(engine.nr) * unit_columns;
             own.sums.start(row_panels * column_panels * engine.mr * engine.nr);
+            if interleaved.is_none() {
+                gather.terms(first_unit, last_unit, &mut own.terms);
+            }
             let last_block = blocks.min((part + 1) * part_blocks);
             for block in part * part_blocks..last_block {
                 let (first, last) = (block * depth, pixels.min((block + 1) * depth));
                 let len = last - first;
+                let inside = (block - part * part_blocks) % BLOCKS_TOGETHER;
+                if let (Some(interleaved), 0) = (&interleaved, inside) {
+                    let last = pixels.min(last_block.min(block + BLOCKS_TOGETHER) * depth);
+                    gather.runs(first, last, usize::MAX, &mut own.runs);
+                    let channels = first_unit..last_unit;
+                    let (begins, rows) = (&mut own.begins, &mut own.rows);
+                    interleaved.lay_out(gather, group, x, channels, &own.runs, &mut own.b, begins, rows)?;
+                }
+                gather.runs(first, last, usize::MAX, &mut own.runs);
                 let panels = match &interleaved {
-                    Some(interleaved) => {
-                        // Blocks share what surrounds their pixels.
-                        let inside = (block - part * part_blocks) % BLOCKS_TOGETHER;
-                        if inside == 0 {
-                            let last = pixels.min(last_block.min(block + BLOCKS_TOGETHER) * depth);
-                            gather.runs(first, last, usize::MAX, &mut own.runs);
-                            let channels = first_unit..last_unit;
-                            let (begins, rows) = (&mut own.begins, &mut own.rows);
-                            interleaved.lay_out(gather, group, x, channels, &own.runs, &mut own.b, begins, rows)?;
-                        }
+                    Some(_) => {
                         let rows = &own.rows[inside * depth..][..len];
                         Panels { values: &own.b, begins: &own.begins, rows }
                     }
                     None => {
-                        gather.runs(first, last, usize::MAX, &mut own.runs);
-                        gather.terms(first_unit, last_unit, &mut own.terms);
                         let b = &mut own.b[..column_panels * engine.nr * len];
                         pack_columns(gather, group, x, &own.terms, &own.runs, engine.nr, b);
                         own.begins.clear();
@@ -117,7 +118,6 @@ pub(super) fn dense(
                         Panels { values: b, begins: &own.begins, rows: &own.rows[..len] }
                     }
                 };
-                gather.runs(first, last, usize::MAX, &mut own.runs);
                 let a = &mut own.a[..row_panels * engine.mr * len];
                 let rows = Rows { gather, group, first: first_row, last: last_row };
                 rows.pack(dy, &own.runs, engine.mr, a);

@@ -5,6 +5,7 @@ use super::handle::{self, grilly_buffer, grilly_context};
 use super::out;
 use super::types::grilly_status;
 use crate::error::{Error, Result};
+use crate::{Buffer, Context};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -18,13 +19,8 @@ pub unsafe extern "C" fn grilly_buffer_create(
     bytes: u64,
     buffer: *mut *mut grilly_buffer,
 ) -> grilly_status {
-    call(|call| {
-        let buffer = out(buffer, "buffer")?;
-        let created = call.get(context)?.create_buffer(bytes)?;
-        // SAFETY: not null, and writable as the caller promised.
-        unsafe { buffer.write(handle::insert(Arc::new(created))?) };
-        Ok(())
-    })
+    // SAFETY: promised by the caller.
+    unsafe { create(context, buffer, |context| context.create_buffer(bytes)) }
 }
 
 /// As `grilly_buffer_create`, but the contents are unspecified until they are written, and no time is spent on zeros.
@@ -37,9 +33,20 @@ pub unsafe extern "C" fn grilly_buffer_create_uninitialized(
     bytes: u64,
     buffer: *mut *mut grilly_buffer,
 ) -> grilly_status {
+    // SAFETY: promised by the caller.
+    unsafe { create(context, buffer, |context| context.create_buffer_uninitialized(bytes)) }
+}
+
+/// # Safety
+/// `buffer` is writable.
+unsafe fn create(
+    context: *const grilly_context,
+    buffer: *mut *mut grilly_buffer,
+    make: impl FnOnce(&Context) -> Result<Buffer>,
+) -> grilly_status {
     call(|call| {
         let buffer = out(buffer, "buffer")?;
-        let created = call.get(context)?.create_buffer_uninitialized(bytes)?;
+        let created = make(&call.get(context)?)?;
         // SAFETY: not null, and writable as the caller promised.
         unsafe { buffer.write(handle::insert(Arc::new(created))?) };
         Ok(())
