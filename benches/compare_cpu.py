@@ -13,8 +13,6 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -23,7 +21,7 @@ from common import (
     FORWARD, PASSES, Operands, Shape, cores, geometric_mean, line, processor, reference, relative_error, shapes,
 )
 from cpu_peers import LAYER, TRAINED_LAYER
-from worker import PeerError, Prepare, Worker, install, time_in_turns
+from worker import PeerError, Prepare, Worker, installed, time_in_turns
 
 
 class Peer(NamedTuple):
@@ -67,7 +65,8 @@ def main() -> None:
         print("{processor}, cores: {cores}, threads: {threads}, {date}".format(**report))
         for peer in (OURS, *(peer for peer in PEERS if peer.name in options.peers)):
             try:
-                worker = Worker(peer.open, installed(peer), options.threads, options.realtime)
+                folder = installed(peer.requirements) if peer.requirements else None
+                worker = Worker(peer.open, folder, options.threads, options.realtime)
                 stack.callback(worker.close)
                 workers[peer] = worker
                 state = {"version": worker.version, "note": peer.note}
@@ -103,17 +102,6 @@ def arguments() -> argparse.Namespace:
         help="run at real-time priority, for a machine that others use; they get it half of the time; needs root",
     )
     return parser.parse_args()
-
-
-def installed(peer: Peer) -> Path | None:
-    """Where the peer's packages are."""
-    if not peer.requirements:
-        return None
-    package = peer.requirements[0].replace("==", "-")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "libgrilly" / "peers" / f"{package}-{sys.implementation.cache_tag}"
-    install(peer.requirements, folder)
-    return folder
 
 
 def compare(chosen: list[Shape], workers: dict[Peer, Worker], options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -7,11 +7,10 @@ model is loaded is done before the clock runs; libgrilly's weight comes raw with
 
 from __future__ import annotations
 
-import tempfile
 from ctypes import byref, pointer
 from functools import partial
-from pathlib import Path
 
+import models
 import numpy as np
 from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
 from worker import Operation, Prepare
@@ -94,25 +93,13 @@ def pytorch(threads: int) -> tuple[str, Prepare]:
 
 
 def onnx_runtime(threads: int) -> tuple[str, Prepare]:
-    import onnx
     import onnxruntime
-    from onnx import helper, numpy_helper
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
 
     def prepare(shape: Shape, operands: Operands) -> dict[str, Operation]:
-        node = helper.make_node(
-            "Conv", ["x", "weight", "bias"], ["y"], kernel_shape=shape.kernel, strides=[shape.stride] * 2,
-            pads=[*shape.padding, *shape.padding], dilations=[shape.dilation] * 2, group=shape.groups,
-        )
-        tensor = partial(helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
-        parameters = [numpy_helper.from_array(getattr(operands, name), name) for name in ("weight", "bias")]
-        graph = helper.make_graph(
-            [node], "layer", [tensor("x", shape=shape.x)], [tensor("y", shape=shape.y)], parameters
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(models.onnx(shape, operands), options, ["CPUExecutionProvider"])
         y = unwritten(shape.y)
         binding = session.io_binding()
         binding.bind_cpu_input("x", operands.x)
@@ -131,25 +118,9 @@ def ncnn(threads: int) -> tuple[str, Prepare]:
     import ncnn
 
     def prepare(shape: Shape, operands: Operands) -> dict[str, Operation]:
-        (r, s), (top, left) = shape.kernel, shape.padding
-        kind, groups = ("Convolution", "") if shape.groups == 1 else ("ConvolutionDepthWise", f" 7={shape.groups}")
         net = ncnn.Net()
         net.opt.num_threads = threads
-        for half in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
-            setattr(net.opt, f"use_{half}", False)
-        with tempfile.TemporaryDirectory() as folder:
-            # The format of ncnn's files: magic number, counts of layers and blobs, then the layers. In the weights'
-            # file a zero says that float32 follow.
-            param, model = Path(folder, "param"), Path(folder, "bin")
-            param.write_text(
-                "7767517\n2 2\nInput x 0 1 x\n"
-                f"{kind} conv 1 1 x y 0={shape.k} 1={s} 11={r} 2={shape.dilation} 3={shape.stride} 4={left} 14={top} "
-                f"5=1 6={operands.weight.size}{groups}\n",
-                encoding="ascii",
-            )
-            model.write_bytes(bytes(4) + operands.weight.tobytes() + operands.bias.tobytes())
-            if net.load_param(str(param)) or net.load_model(str(model)):
-                raise RuntimeError("ncnn could not load the layer")
+        models.load_ncnn(net, models.ncnn_convolution(shape, "conv", "x", "y"), [operands])
         images = [ncnn.Mat(image).clone() for image in operands.x]
 
         def convolved(image: ncnn.Mat) -> ncnn.Mat:

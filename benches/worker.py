@@ -5,6 +5,7 @@ The process makes its operands itself; times and results come back through a pip
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import statistics
@@ -14,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 from common import Operands, Shape
@@ -26,10 +27,14 @@ PAUSE = 0.05
 class Operation(NamedTuple):
     """A pass of a layer, ready to run."""
 
-    #: What is timed.
+    #: What is timed, from call to return.
     call: Callable[[], Any]
     #: Runs it and gives its result.
     result: Callable[[], np.ndarray]
+    #: Where the time from call to return is not what counts: takes the length of a turn, gives the seconds of each call.
+    measure: Optional[Callable[[float], "list[float]"]] = None
+    #: What else is to be known about it. "images": it computes on so many first images, and its times are scaled.
+    facts: Mapping[str, Any] = {}
 
 
 #: Takes a layer and its operands; gives its operations by name.
@@ -42,17 +47,24 @@ class PeerError(Exception):
 
 @dataclass
 class Times:
-    """Seconds of single calls."""
+    """Seconds of single calls, or why there are none."""
 
     seconds: list[float] = field(default_factory=list)
+    failure: str = ""
 
     @property
     def median(self) -> float:
+        self._check()
         return statistics.median(self.seconds)
 
     @property
     def best(self) -> float:
+        self._check()
         return min(self.seconds)
+
+    def _check(self) -> None:
+        if self.failure:
+            raise PeerError(self.failure)
 
 
 class Worker:
@@ -60,43 +72,68 @@ class Worker:
 
     Args:
         open_peer: called there with the number of threads; gives the peer's version and its `Prepare`.
-        folder: where the peer's packages are, beside those of this Python; None if they are among them.
+        folder: where the peer's packages are, which come before those of this Python; None if they are among them.
         threads: how many the peer may use.
         realtime: run before everything else on this machine; needs the right to (root, or CAP_SYS_NICE).
+        pause: seconds to leave the machine alone after a turn.
+        patience: seconds after which a request counts as failed and the process is ended; None waits for ever.
 
     Raises:
-        PeerError: if it does not start. So does every method if the peer fails, or has ended.
+        PeerError: if it does not start. So does every method if the peer fails, or has ended. The next `load` starts a
+            process anew where one has ended.
     """
 
     def __init__(
-        self, open_peer: Callable[[int], tuple[str, Prepare]], folder: Path | None, threads: int, realtime: bool
+        self, open_peer: Callable[[int], tuple[str, Prepare]], folder: Path | None, threads: int,
+        realtime: bool = False, pause: float = PAUSE, patience: float | None = None,
     ) -> None:
+        self._open_peer = open_peer
+        self._start_request = "start", folder, threads, realtime
+        self.realtime = realtime
+        self._pause = pause
+        self._patience = patience
+        self.version = self._start()
+
+    def _start(self) -> str:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, open_peer), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, self._open_peer), daemon=True)
         self._process.start()
         theirs.close()
-        self.realtime = realtime
         try:
-            self.version: str = self._ask("start", folder, threads, realtime)
+            return self._ask(*self._start_request)
         except PeerError:
             self.close()
             raise
 
     def load(self, shape: Shape) -> None:
         """Prepares a layer, in place of the one before."""
-        self._ask("load", shape)
+        self.begin_load(shape)
+        self.end_load()
 
-    def result(self, name: str) -> np.ndarray:
-        """Runs an operation of the layer that was loaded."""
-        return self._ask("result", name)
+    def begin_load(self, shape: Shape) -> None:
+        """Lets the process prepare a layer while others do so too; `end_load` waits for it."""
+        if not self._process.is_alive():
+            self._start()
+        self._send("load", shape)
+
+    def end_load(self) -> None:
+        self._receive()
+
+    def result(self, name: str, images: Sequence[int] | None = None) -> np.ndarray:
+        """Runs an operation of the layer that was loaded; gives these images of its result, or all of it."""
+        return self._ask("result", name, images)
+
+    def facts(self) -> dict[str, Mapping[str, Any]]:
+        """The operations of the layer that was loaded, and what is to be known about each."""
+        return self._ask("facts")
 
     def turn(self, name: str, seconds: float) -> list[float]:
         """The seconds of each call of an operation, repeated for about so long, at least once."""
         began = time.perf_counter()
         times = self._ask("turn", name, seconds)
         # At real-time priority, others get the machine for as long as it was taken from them.
-        time.sleep(max(PAUSE, time.perf_counter() - began if self.realtime else 0))
+        time.sleep(max(self._pause, time.perf_counter() - began if self.realtime else 0))
         return times
 
     def close(self) -> None:
@@ -104,11 +141,20 @@ class Worker:
         self._process.join()
 
     def _ask(self, *request: Any) -> Any:
+        self._send(*request)
+        return self._receive()
+
+    def _send(self, *request: Any) -> None:
         try:
             self._connection.send(request)
         except OSError:
             pass  # it has ended, as `recv` will say
+
+    def _receive(self) -> Any:
         try:
+            if not self._connection.poll(self._patience):
+                self.close()
+                raise PeerError(f"gave no answer within {self._patience:g} s")
             answer, value = self._connection.recv()
         except (EOFError, OSError):
             self._process.join()
@@ -118,25 +164,42 @@ class Worker:
         return value
 
 
-def time_in_turns(contenders: Sequence[tuple[Worker, str]], rounds: int, seconds: float) -> list[Times]:
-    """Times operations in turns, so that whatever else the machine does meets all of them alike."""
+def time_in_turns(
+    contenders: Sequence[tuple[Worker, str]], rounds: int, seconds: float, longest: float = math.inf
+) -> list[Times]:
+    """Times operations in turns, so that whatever else the machine does meets all of them alike. Who fails, or needs
+    more than `longest` seconds for a turn, gets no other one."""
     times = [Times() for _ in contenders]
+    out: set[int] = set()
     for first in range(rounds):
         for i in range(len(contenders)):
             turn = (first + i) % len(contenders)
+            if turn in out:
+                continue
             worker, name = contenders[turn]
-            times[turn].seconds += worker.turn(name, seconds)
+            began = time.perf_counter()
+            try:
+                times[turn].seconds += worker.turn(name, seconds)
+            except PeerError as error:
+                times[turn].failure = str(error)
+                out.add(turn)
+            if time.perf_counter() - began > longest:
+                out.add(turn)
     return times
 
 
-def install(requirements: Sequence[str], folder: Path) -> None:
-    """Installs packages into a folder of their own, unless it is there.
+def installed(requirements: Sequence[str]) -> Path:
+    """The folder of the user's cache where packages are, the first of them being the one that the others are for.
+    Installs them there if they are not.
 
     Raises:
         PeerError: with what pip said.
     """
+    package = requirements[0].replace("==", "-")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "libgrilly" / "peers" / f"{package}-{sys.implementation.cache_tag}"
     if folder.is_dir():
-        return
+        return folder
     print(f"installing into {folder}: {' '.join(requirements)}", flush=True)
     unfinished = folder.with_name(folder.name + ".unfinished")
     # A virtual environment may lack pip: the one of the Python that made it installs for it.
@@ -146,6 +209,7 @@ def install(requirements: Sequence[str], folder: Path) -> None:
     if done.returncode:
         raise PeerError(f"pip: {done.stderr.strip().splitlines()[-1]}")
     unfinished.rename(folder)
+    return folder
 
 
 def _serve(connection: Connection, open_peer: Callable[[int], tuple[str, Prepare]]) -> None:
@@ -159,7 +223,8 @@ def _serve(connection: Connection, open_peer: Callable[[int], tuple[str, Prepare
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))  # which threads inherit
         os.environ["OMP_NUM_THREADS"] = str(threads)
         if folder is not None:
-            sys.path.append(str(folder))
+            # Before this Python's own: packages of two peers may have the same name. Behind the benches' modules.
+            sys.path.insert(1, str(folder))
         version, prepare = open_peer(threads)
         return version
 
@@ -167,11 +232,18 @@ def _serve(connection: Connection, open_peer: Callable[[int], tuple[str, Prepare
         operations.clear()
         operations.update(prepare(shape, Operands.of(shape)))
 
-    def result(name: str) -> np.ndarray:
-        return operations[name].result()
+    def result(name: str, images: Sequence[int] | None) -> np.ndarray:
+        whole = operations[name].result()
+        return whole if images is None else whole[list(images)]
+
+    def facts() -> dict[str, Mapping[str, Any]]:
+        return {name: operation.facts for name, operation in operations.items()}
 
     def turn(name: str, seconds: float) -> list[float]:
-        call = operations[name].call
+        operation = operations[name]
+        if operation.measure is not None:
+            return operation.measure(seconds)
+        call = operation.call
         call()  # the caches are full of another's data
         times: list[float] = []
         until = time.perf_counter() + seconds
@@ -181,7 +253,7 @@ def _serve(connection: Connection, open_peer: Callable[[int], tuple[str, Prepare
             times.append(time.perf_counter() - began)
         return times
 
-    methods = {method.__name__: method for method in (start, load, result, turn)}
+    methods = {method.__name__: method for method in (start, load, result, facts, turn)}
     while True:
         name, *arguments = connection.recv()
         try:

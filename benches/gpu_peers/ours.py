@@ -1,0 +1,128 @@
+"""libgrilly, by its C functions on tensors in device memory. The weight comes raw with every call; its packing is part
+of the time, which is that between two timestamps of the device at the ends of a call's work."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from ctypes import byref, c_int64, pointer
+from functools import partial
+from typing import Any
+
+import numpy as np
+from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
+from gpu_peers import CALL, COPY, LAYER, Settings, moved_bytes, repeated
+from worker import Operation, Prepare
+
+PRECISIONS = "FP32", "IEEE", "FAST"
+
+
+def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
+    import grilly
+    from grilly import _abi, nn
+    from grilly._errors import check
+    from grilly._handle import Handle
+    from grilly._operand import c_view
+
+    compute = grilly.Compute(settings.device)
+    context = compute._context.value
+    stats = _abi.initialised(_abi.Stats)
+
+    def statistic(name: str) -> int:
+        check(_abi.lib.grilly_context_stats(context, byref(stats)))
+        return getattr(stats, name)
+
+    def timed(call) -> list[float]:
+        if settings.software:
+            began = time.perf_counter()
+            call()
+            return [time.perf_counter() - began]
+        before = statistic("device_nanoseconds")
+        call()
+        return [1e-9 * (statistic("device_nanoseconds") - before)]
+
+    def created(shape: Shape, precision: str) -> Handle:
+        desc = _abi.initialised(_abi.Conv2dDesc)
+        desc.in_channels, desc.out_channels, desc.groups = shape.c, shape.k, shape.groups
+        desc.kernel[:] = shape.kernel
+        desc.stride[:], desc.dilation[:] = [shape.stride] * 2, [shape.dilation] * 2
+        desc.padding_begin[:] = desc.padding_end[:] = shape.padding
+        desc.precision = getattr(_abi, f"PRECISION_{precision}")
+        return Handle(_abi.lib.grilly_conv2d_create, context, byref(desc), destroy=_abi.lib.grilly_conv2d_destroy)
+
+    def prepare(shape: Shape, operands: Operands) -> dict[str, Operation]:
+        count = settings.sets(shape)
+        inputs = {name: [grilly.tensor(array, compute) for _ in range(count)] for name, array in operands._asdict().items()}
+        sizes = {"y": shape.y, "dx": shape.x, "dweight": shape.weight, "dbias": (shape.k,)}
+        outputs = {name: [grilly.empty(size, compute) for _ in range(count)] for name, size in sizes.items()}
+        tensors = inputs | outputs
+
+        def function(handle: Handle, entry: Any, names: str) -> Operation:
+            """Calls of a C function whose arguments are made once. The last of the names is its result's."""
+            *_, output = names.split()
+            every = []
+            for at in range(count):
+                io = _abi.initialised(_abi.Conv2dIo)
+                for name in names.split():
+                    setattr(io, name, pointer(c_view(tensors[name][at])))
+                every.append(io)
+            turn = itertools.cycle(every)
+
+            def call() -> None:
+                if entry(handle.value, byref(next(turn))) != _abi.OK:
+                    raise RuntimeError(_abi.lib.grilly_last_error_message().decode())
+
+            def result() -> np.ndarray:
+                tensors[output][0].fill_(np.nan)
+                check(entry(handle.value, byref(every[0])))
+                return tensors[output][0].numpy()
+
+            compute.trim()
+            held, began = statistic("bytes_held"), time.perf_counter()
+            call()
+            facts = {
+                "first_call_ms": 1e3 * (time.perf_counter() - began),
+                "tensor_bytes": sum(tensors[name][0].nbytes for name in names.split()),
+                "workspace_bytes": statistic("bytes_held") - held,
+            }
+            return Operation(call, result, lambda seconds: repeated(lambda: timed(call), seconds), facts)
+
+        operations: dict[str, Operation] = {}
+        forward, backward = _abi.lib.grilly_conv2d_forward, _abi.lib.grilly_conv2d_backward
+        for precision in PRECISIONS:
+            handle = created(shape, precision)
+            passes = {
+                FORWARD: function(handle, forward, "x weight bias y"),
+                INPUT_GRADIENT: function(handle, backward, "weight dy dx"),
+                WEIGHT_GRADIENT: function(handle, backward, "x dy dbias dweight"),
+            }
+            memory = _abi.initialised(_abi.Memory)
+            check(_abi.lib.grilly_conv2d_memory(handle.value, (c_int64 * 4)(*shape.x), byref(memory)))
+            for name, planned in zip(passes, ("forward", "backward_input", "backward_weight")):
+                facts = passes[name].facts
+                facts["workspace_bytes"] = max(facts["workspace_bytes"], getattr(memory, f"{planned}_workspace"))
+                operations[f"{name}, {precision}"] = passes[name]
+            if precision == PRECISIONS[0]:
+                operations[CALL] = Operation(passes[FORWARD].call, passes[FORWARD].result)
+
+        floats = moved_bytes(shape) // 8
+        halves = [[grilly.tensor(np.ones(floats, np.float32), compute) for _ in range(count)] for _ in range(2)]
+        ends = itertools.cycle([tuple(c_view(tensor) for tensor in pair) for pair in zip(*halves)])
+
+        def copy() -> None:
+            source, target = next(ends)
+            check(_abi.lib.grilly_elementwise(context, _abi.OP_COPY, byref(source), None, 1.0, byref(target)))
+
+        # `ends` knows addresses alone: the operation keeps the memory.
+        facts = {"bytes": 8 * floats, "tensors": len(halves[0])}
+        operations[COPY] = Operation(
+            copy, halves[1][0].numpy, lambda seconds: repeated(lambda: timed(copy), seconds), facts
+        )
+        layer = nn.Conv2d(
+            shape.c, shape.k, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.groups, device=compute
+        )
+        layer.eval()
+        operations[LAYER] = Operation(partial(layer, operands.x), partial(layer, operands.x))
+        return operations
+
+    return f"{grilly.__version__} on {compute.device.name} ({compute.device.driver})", prepare
