@@ -114,16 +114,28 @@ ROTATION = 96 << 20
 #: A pass's operations at most on a software driver, as far as the batch can be reduced.
 SOFTWARE_FLOPS = 1e9
 #: A turn that takes longer, in seconds, is a peer's last at a pass.
-LONG_TURN = 1.5
+LONG_TURN = 0.6
 
 
 def main() -> None:
     options = arguments()
+    if options.from_:
+        report = json.loads(options.from_.read_text(encoding="utf-8"))
+    else:
+        report = measured(options)
+    print(tables(report, COLUMNS))
+    if options.chart:
+        chart(report, COLUMNS, options.chart)
+        print(f"drawn in {options.chart}")
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs everything."""
     settings, device = chosen_device(options.device)
     report: dict[str, Any] = {
         "date": datetime.date.today().isoformat(), "device": device, "processor": processor(), "cores": cores(),
         "rounds": options.rounds, "seconds_a_turn": options.seconds, "software_driver": settings.software,
-        "peers": {}, "columns": {column.title: column.note for column in COLUMNS}, "rows": [], "layers": [],
+        "peers": {}, "columns": {column.title: column.note for column in COLUMNS}, "rows": [], "layers": [], "failures": [],
     }
     print("{device}; {processor}, cores: {cores}; {date}".format(**report))
     chosen = [reduced(shape, settings) for shape in shapes() if not options.only or shape.name in options.only]
@@ -139,12 +151,9 @@ def main() -> None:
             print(f"  {time.perf_counter() - began:.1f} s", flush=True)
             if options.json:
                 options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(tables(report, COLUMNS))
     if options.json:
-        print(f"\nwritten to {options.json}")
-    if options.chart:
-        chart(report, COLUMNS, options.chart)
-        print(f"drawn in {options.chart}")
+        print(f"written to {options.json}")
+    return report
 
 
 def arguments() -> argparse.Namespace:
@@ -158,6 +167,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=120, help="seconds that a peer gets for an answer (default: 120)")
     parser.add_argument("--packages", type=Path, help="peers are here, in folders of their names: install nothing")
     parser.add_argument("--json", type=Path, help="write the figures down, after every layer")
+    parser.add_argument("--from", dest="from_", type=Path, help="show the figures of an earlier run: its JSON")
     parser.add_argument("--chart", type=Path, help="draw them: a .svg or .png; needs matplotlib")
     return parser.parse_args()
 
@@ -320,7 +330,7 @@ class Comparison:
         """The time of a device copy of as many bytes as a depthwise layer moves, and of a large one."""
         if not (shape.groups == shape.c and name != WEIGHT_GRADIENT or shape.name == LARGE and name == FORWARD):
             return {}
-        return {f"{peer}_copy_ms": ms for peer, ms in self.medians(COPY).items()} | {
+        return {f"{peer}_copy_ms": ms for peer, ms in self.medians(shape, COPY).items()} | {
             "copy_bytes": self.loaded[OURS.name][COPY]["bytes"]
         }
 
@@ -333,13 +343,16 @@ class Comparison:
             wanted += [LINK, ON_CPU]
         if shape.name == TINY:
             wanted.append(CALL)
-        return {f"{peer}, {name}": ms for name in wanted for peer, ms in self.medians(name).items()}
+        return {f"{peer}, {name}": ms for name in wanted for peer, ms in self.medians(shape, name).items()}
 
-    def medians(self, operation: str) -> dict[str, float]:
+    def medians(self, shape: Shape, operation: str) -> dict[str, float]:
         """The milliseconds of an operation by peer, of those that have it and do not fail."""
         having = [peer for peer in self.workers if operation in self.loaded[peer]]
         turns = [(self.workers[peer], operation) for peer in having]
         times = time_in_turns(turns, self.rounds, self.seconds, LONG_TURN)
+        for peer, of_peer in zip(having, times):
+            if of_peer.failure:
+                self.report["failures"].append(f"{peer}, {shape.name}, {operation}: {of_peer.failure}")
         return {peer: 1e3 * of_peer.median for peer, of_peer in zip(having, times) if not of_peer.failure}
 
 

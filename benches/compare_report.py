@@ -45,6 +45,7 @@ def tables(report: dict[str, Any], columns: Sequence[Any]) -> str:
         f"- {title}, {row['shape']}, {row['pass']}: {row['figures'][title]['failure']}"
         for row in report["rows"] for title in row["figures"] if "failure" in row["figures"][title]
     ]
+    failures += [f"- {failure}" for failure in report["failures"]]
     failures += [f"- {name}: {state['error']}" for name, state in report["peers"].items() if "error" in state]
     if failures:
         text += ["\nCould not run:\n", *failures]

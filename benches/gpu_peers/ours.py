@@ -52,7 +52,8 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
 
     def prepare(shape: Shape, operands: Operands) -> dict[str, Operation]:
         count = settings.sets(shape)
-        inputs = {name: [grilly.tensor(array, compute) for _ in range(count)] for name, array in operands._asdict().items()}
+        arrays = operands._asdict()
+        inputs = {name: [grilly.tensor(array, compute) for _ in range(count)] for name, array in arrays.items()}
         sizes = {"y": shape.y, "dx": shape.x, "dweight": shape.weight, "dbias": (shape.k,)}
         outputs = {name: [grilly.empty(size, compute) for _ in range(count)] for name, size in sizes.items()}
         tensors = inputs | outputs
@@ -107,16 +108,15 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
 
         floats = moved_bytes(shape) // 8
         halves = [[grilly.tensor(np.ones(floats, np.float32), compute) for _ in range(count)] for _ in range(2)]
-        ends = itertools.cycle([tuple(c_view(tensor) for tensor in pair) for pair in zip(*halves)])
+        # A view knows an address alone: its tensor goes with it.
+        ends = itertools.cycle([(c_view(source), c_view(target), source, target) for source, target in zip(*halves)])
 
         def copy() -> None:
-            source, target = next(ends)
+            source, target, *_ = next(ends)
             check(_abi.lib.grilly_elementwise(context, _abi.OP_COPY, byref(source), None, 1.0, byref(target)))
 
-        # `ends` knows addresses alone: the operation keeps the memory.
-        facts = {"bytes": 8 * floats, "tensors": len(halves[0])}
         operations[COPY] = Operation(
-            copy, halves[1][0].numpy, lambda seconds: repeated(lambda: timed(copy), seconds), facts
+            copy, halves[1][0].numpy, lambda seconds: repeated(lambda: timed(copy), seconds), {"bytes": 8 * floats}
         )
         layer = nn.Conv2d(
             shape.c, shape.k, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.groups, device=compute

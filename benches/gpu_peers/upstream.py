@@ -51,13 +51,6 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
             """The whole call, and its dispatches alone."""
             known: list[tuple[float, float]] = []
 
-            def sample() -> tuple[float, float]:
-                nonlocal dispatching
-                dispatching, began = 0.0, time.perf_counter()
-                call()
-                known.append((scale * (time.perf_counter() - began), scale * dispatching))
-                return known[-1]
-
             def result() -> np.ndarray:
                 nonlocal dispatching
                 dispatching, began = 0.0, time.perf_counter()
@@ -65,10 +58,13 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
                 known.append((scale * (time.perf_counter() - began), scale * dispatching))
                 return y
 
+            def sample() -> tuple[float, float]:
+                result()
+                return known[-1]
+
             def measure(which: int, seconds: float) -> list[float]:
                 if known and known[-1][0] / scale > LONG:
                     return [known[-1][which]]
-                sample()  # the first call makes buffers and pipelines
                 until = time.perf_counter() + seconds
                 times = [sample()[which]]
                 while time.perf_counter() < until:
