@@ -10,7 +10,7 @@
 use super::Machine;
 use super::chains::Chains;
 use super::gather::{Gather, Term};
-use super::panel::{Kernel, Panel, transpose};
+use super::panel::{Kernel, Panel, TURNED, transpose};
 use super::parallel::{Shared, for_each};
 use super::region::{Layout, Region};
 use super::workspace::{Workspace, room};
@@ -30,10 +30,8 @@ const MAX_PATCH: usize = 48 << 10;
 const MAX_PASS: usize = 288;
 /// Items wanted at least for each thread, if that leaves enough to do in each: threads may be held up.
 const ITEMS_A_THREAD: usize = 4;
-/// Fewest multiplications worth an item of its own.
-const MIN_ITEM: usize = 1 << 18;
-/// Pixels that are turned from channels side by side into planes at once.
-const TURNED: usize = 64;
+/// Fewest floating-point operations worth an item of its own.
+const MIN_ITEM: f64 = 1e6;
 
 /// What a result holds before its products are added.
 #[derive(Clone, Copy)]
@@ -66,9 +64,9 @@ impl Cut {
         let threads = machine.threads.worthwhile(gather.flops());
 
         // Regions of pixels first; then, if those are few, panels apart too.
-        let items = ITEMS_A_THREAD * threads;
-        let multiplications = gather.outputs * gather.groups * terms;
-        let wanted = gather.pixels().div_ceil(items).max(MIN_ITEM.div_ceil(multiplications.max(1)));
+        let worthwhile = (gather.flops() / MIN_ITEM) as usize / threads * threads;
+        let items = worthwhile.clamp(1, ITEMS_A_THREAD * threads);
+        let wanted = gather.pixels().div_ceil(items);
         let layout = Layout::new(gather, wanted.clamp(MIN_PIXELS, PIXELS), panel.pixels);
         let turn = (MAX_PACKED / (terms * panel.width).max(1)).clamp(1, panels);
         let apart = if threads == 1 { 1 } else { items.div_ceil(layout.regions) };
@@ -228,21 +226,24 @@ impl Job<'_> {
 
     /// Writes a panel's sums, `width` for each pixel, to the planes of its channels.
     fn store(&self, region: &Region, group: usize, panel: usize, sums: &[f32]) {
-        let (gather, width) = (self.gather, self.cut.panel.width);
+        let (gather, Panel { isa, width, .. }) = (self.gather, self.cut.panel);
         let first = panel * width;
         let channels = width.min(gather.outputs - first);
         let keep = matches!(self.start, Start::Old);
-        let mut turned = [[0f32; TURNED]; Panel::WIDEST];
+        let plane = gather.dst[0] * gather.dst[1];
         region.lines(|at, image, row, column, len| {
-            for begin in (0..len).step_by(TURNED) {
-                let count = TURNED.min(len - begin);
-                transpose(self.cut.panel.isa, &sums[(at + begin) * width..], width, count, channels, &mut turned);
-                for (channel, turned) in turned[..channels].iter().enumerate() {
-                    let line = gather.dst_plane(image, group, first + channel)
-                        + (gather.origin[0] + gather.spacing[0] * row) * gather.dst[1];
-                    let to = line + gather.origin[1] + gather.spacing[1] * (column + begin);
-                    // SAFETY: an item alone owns its pixels of its channels of its group.
-                    unsafe { store(self.dst, to, gather.spacing[1], &turned[..count], 0.0, keep) };
+            let line = gather.dst_plane(image, group, first)
+                + (gather.origin[0] + gather.spacing[0] * row) * gather.dst[1]
+                + gather.origin[1];
+            for pixel in (0..len).step_by(TURNED) {
+                let count = TURNED.min(len - pixel);
+                for channel in (0..channels).step_by(TURNED) {
+                    let turned = transpose(isa, &sums[(at + pixel) * width + channel..], width);
+                    let to = line + channel * plane + gather.spacing[1] * (column + pixel);
+                    for (i, turned) in turned.iter().take(channels - channel).enumerate() {
+                        // SAFETY: an item alone owns its pixels of its channels of its group.
+                        unsafe { store(self.dst, to + i * plane, gather.spacing[1], &turned[..count], 0.0, keep) };
+                    }
                 }
             }
         });
@@ -260,8 +261,17 @@ fn carry(sums: &mut [f32], totals: &mut [f32]) {
 ///
 /// # Safety
 /// No other thread may reach the elements `at`, `at + spacing`, … of `dst`.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn store(dst: &Shared<'_, f32>, at: usize, spacing: usize, sums: &[f32], initial: f32, keep: bool) {
+    if spacing == 1
+        && !keep
+        && initial == 0.0
+        && let Ok(sums) = <&[f32; TURNED]>::try_from(sums)
+    {
+        // SAFETY: the caller's promise.
+        unsafe { dst.slice(at, TURNED) }.copy_from_slice(sums);
+        return;
+    }
     if spacing == 1 {
         // SAFETY: the caller's promise.
         let dst = unsafe { dst.slice(at, sums.len()) };

@@ -149,37 +149,25 @@ unsafe fn tiles<V: Vector, const PIXELS: usize, const N: usize, const WIDTH: usi
     }
 }
 
-/// Turns `count` pixels of `width` channels each into lines of pixels, for the first `channels`. `from` has room for a
-/// whole number of eight pixels.
-pub(super) fn transpose<const LINE: usize>(
-    isa: Isa,
-    from: &[f32],
-    width: usize,
-    count: usize,
-    channels: usize,
-    to: &mut [[f32; LINE]],
-) {
-    let (pixels, lines) = (count.next_multiple_of(8), channels.next_multiple_of(8));
-    assert!(pixels <= LINE && lines <= width && lines <= to.len() && pixels * width <= from.len());
-    for pixel in (0..pixels).step_by(8) {
-        for channel in (0..lines).step_by(8) {
-            match isa {
-                Isa::Portable => {
-                    for (i, line) in to[channel..channel + 8].iter_mut().enumerate() {
-                        for (j, to) in line[pixel..pixel + 8].iter_mut().enumerate() {
-                            *to = from[(pixel + j) * width + channel + i];
-                        }
-                    }
-                }
-                // SAFETY: both have AVX; eight rows of eight elements lie within each side, by the assertion above.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 | Isa::Avx512 => unsafe {
-                    let from = from.as_ptr().add(pixel * width + channel);
-                    turn(from, width, to.as_mut_ptr().cast::<f32>().add(channel * LINE + pixel), LINE);
-                },
+/// Rows and columns that [`transpose`] turns.
+pub(super) const TURNED: usize = 8;
+
+/// Turns the rows of a square, `width` apart, into its columns.
+#[inline(always)]
+pub(super) fn transpose(isa: Isa, from: &[f32], width: usize) -> [[f32; TURNED]; TURNED] {
+    let from = &from[..(TURNED - 1) * width + TURNED];
+    let mut to = [[0.0; TURNED]; TURNED];
+    match isa {
+        Isa::Portable => {
+            for (i, to) in to.iter_mut().enumerate() {
+                *to = std::array::from_fn(|j| from[j * width + i]);
             }
         }
+        // SAFETY: both have AVX; the rows are there, as the slice above saw to.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => unsafe { turn(from.as_ptr(), width, to.as_mut_ptr().cast::<f32>(), TURNED) },
     }
+    to
 }
 
 /// Turns eight rows of eight elements, `from_row` apart, into eight columns, in rows `to_row` apart.
@@ -243,11 +231,10 @@ mod tests {
     #[test]
     fn transposing_moves_every_element() {
         for isa in Isa::available() {
-            let from: Vec<f32> = (0..24 * 16).map(|i| i as f32).collect();
-            let mut to = [[f32::NAN; 24]; 16];
-            transpose(isa, &from, 16, 21, 15, &mut to);
-            for (channel, line) in to[..15].iter().enumerate() {
-                assert!((0..21).all(|pixel| line[pixel] == (pixel * 16 + channel) as f32), "{isa:?}");
+            let from: Vec<f32> = (0..8 * 20).map(|i| i as f32).collect();
+            let to = transpose(isa, &from, 20);
+            for (i, j) in (0..8).flat_map(|i| (0..8).map(move |j| (i, j))) {
+                assert_eq!(to[i][j], from[j * 20 + i], "{isa:?}");
             }
         }
     }

@@ -41,7 +41,7 @@ pub(super) fn for_each(
             }
         }
     };
-    threads.run(threads.worthwhile(flops).min(items), flops, &run);
+    threads.run(threads.worthwhile(flops).min(items), &run);
     failure.into_inner().map_or(Ok(()), Err)
 }
 

@@ -149,9 +149,9 @@ impl Region {
                         line.fill(0.0);
                         continue;
                     }
-                    line[..zeros].fill(0.0);
-                    line[zeros + count..].fill(0.0);
-                    line[zeros..zeros + count].copy_from_slice(&plane[row as usize * width + from..][..count]);
+                    clear(&mut line[..zeros]);
+                    clear(&mut line[zeros + count..]);
+                    copy(&mut line[zeros..zeros + count], &plane[row as usize * width + from..][..count]);
                 }
             }
         }
@@ -168,4 +168,32 @@ impl Region {
             }
         }
     }
+}
+
+/// Zeros a piece that is mostly of one element or two, which is no work for a function of the C library.
+#[inline(always)]
+fn clear(piece: &mut [f32]) {
+    match piece {
+        [] => {}
+        [one] => *one = 0.0,
+        [one, two] => (*one, *two) = (0.0, 0.0),
+        more => more.fill(0.0),
+    }
+}
+
+/// Copies a line, a short one without a call.
+#[inline(always)]
+fn copy(to: &mut [f32], from: &[f32]) {
+    const PIECE: usize = 8;
+    if (PIECE..=8 * PIECE).contains(&to.len()) {
+        for (to, from) in to.as_chunks_mut::<PIECE>().0.iter_mut().zip(from.as_chunks::<PIECE>().0) {
+            *to = *from;
+        }
+        // The last piece may overlap the one before.
+        if let (Some(to), Some(from)) = (to.last_chunk_mut::<PIECE>(), from.last_chunk::<PIECE>()) {
+            *to = *from;
+        }
+        return;
+    }
+    to.copy_from_slice(from);
 }

@@ -21,8 +21,8 @@ pub(crate) const NAME: &str = "grilly-cpu";
 /// waking up takes.
 const WATCH: Duration = Duration::from_micros(100);
 
-/// Below this many floating-point operations, a helper that is awake is not worth the cache lines that it moves.
-const WORTH_A_HELPER: f64 = 1e6;
+/// Floating-point operations that are worth one more helper, once there is enough to do for one.
+const WORTH_A_HELPER: f64 = 2e6;
 
 /// The threads that one context may keep busy, those of its callers among them.
 ///
@@ -103,7 +103,7 @@ impl Threads {
 
     /// How many a pass of so many floating-point operations should use.
     pub(super) fn worthwhile(&self, flops: f64) -> usize {
-        self.most.min(((flops / WORTH_A_HELPER) as usize).saturating_add(1))
+        if flops < worth_waking() { 1 } else { self.most.min(((flops / WORTH_A_HELPER) as usize).saturating_add(1)) }
     }
 
     /// Memory to work in, which goes back when the lease ends.
@@ -122,17 +122,14 @@ impl Threads {
     ///
     /// # Panics
     /// If a call does, on whichever thread.
-    pub(super) fn run(&self, threads: usize, flops: f64, work: &(dyn Fn(usize) + Sync)) {
+    pub(super) fn run(&self, threads: usize, work: &(dyn Fn(usize) + Sync)) {
         let _caller = Counted::new(&self.common.callers);
         let helpers = threads.min(self.most) - 1;
         if helpers == 0 || std::process::id() != self.process {
             return work(0);
         }
-        let wakes = flops >= worth_waking();
-        if wakes {
-            self.start(helpers);
-        }
-        let Some(posted) = self.common.post(work, helpers, wakes) else { return work(0) };
+        self.start(helpers);
+        let Some(posted) = self.common.post(work, helpers) else { return work(0) };
         work(0);
         if let Some(panic) = posted.finish() {
             resume_unwind(panic);
@@ -174,20 +171,14 @@ impl Drop for Threads {
     }
 }
 
-/// Floating-point operations from which it pays to wake a helper: about 40 µs of one thread.
+/// Floating-point operations from which it pays to wake a helper: about what a thread does meanwhile.
 fn worth_waking() -> f64 {
-    match Isa::detect() {
-        Isa::Portable => 1e6,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => 4e6,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => 10e6,
-    }
+    if Isa::detect() == Isa::Portable { 2e6 } else { 10e6 }
 }
 
 impl Common {
     /// Offers work to helpers, unless other work is on offer.
-    fn post<'a>(&'a self, work: &'a (dyn Fn(usize) + Sync), helpers: usize, wake: bool) -> Option<Posted<'a>> {
+    fn post<'a>(&'a self, work: &'a (dyn Fn(usize) + Sync), helpers: usize) -> Option<Posted<'a>> {
         let mut state = lock(&self.state);
         if state.job.is_some() || self.helping.load(Ordering::Relaxed) > 0 {
             return None;
@@ -198,8 +189,10 @@ impl Common {
         state.job = Some(Job { work, number, helpers });
         self.posted.store(number, Ordering::Release);
         drop(state);
-        if wake {
-            if helpers == 1 { self.wake.notify_one() } else { self.wake.notify_all() }
+        if helpers == 1 {
+            self.wake.notify_one()
+        } else {
+            self.wake.notify_all()
         }
         Some(Posted { common: self, done: false })
     }
@@ -209,16 +202,19 @@ impl Common {
         let mut latest = self.posted.load(Ordering::Acquire).wrapping_sub(1);
         loop {
             watch(|| self.posted.load(Ordering::Acquire) != latest);
-            let mut state = lock(&self.state);
-            let job = loop {
-                if state.ending {
-                    return;
+            let state = lock(&self.state);
+            if state.ending {
+                return;
+            }
+            let posted = self.posted.load(Ordering::Relaxed);
+            let open = |job: &Job| job.number != latest && self.helping.load(Ordering::Relaxed) < job.helpers;
+            let Some(job) = state.job.filter(open) else {
+                // Whoever came too late watches for the next job; whoever saw none sleeps.
+                if posted == latest {
+                    drop(self.wake.wait(state).unwrap_or_else(PoisonError::into_inner));
                 }
-                let open = |job: &Job| job.number != latest && self.helping.load(Ordering::Relaxed) < job.helpers;
-                match state.job {
-                    Some(job) if open(&job) => break job,
-                    _ => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                }
+                latest = posted;
+                continue;
             };
             latest = job.number;
             let place = self.helping.fetch_add(1, Ordering::Relaxed) + 1;
@@ -311,15 +307,13 @@ mod tests {
     use super::*;
     use std::sync::Barrier;
 
-    const MUCH: f64 = 1e12;
-
     #[test]
     fn helpers_join_and_stay_for_later_work() {
         let threads = Threads::new(3);
         for _ in 0..100 {
             // Nobody passes before all three are here.
             let (all, places) = (Barrier::new(3), Mutex::new(Vec::new()));
-            threads.run(3, MUCH, &|place| {
+            threads.run(3, &|place| {
                 all.wait();
                 lock(&places).push(place);
             });
@@ -333,10 +327,9 @@ mod tests {
     #[test]
     fn little_work_wakes_nobody() {
         let threads = Threads::new(3);
-        assert_eq!(threads.worthwhile(0.9e6), 1);
-        assert_eq!(threads.worthwhile(1.9e6), 2);
+        assert_eq!(threads.worthwhile(worth_waking() - 1.0), 1);
         assert_eq!(threads.worthwhile(1e12), 3);
-        threads.run(3, worth_waking() - 1.0, &|place| assert_eq!(place, 0));
+        threads.run(threads.worthwhile(worth_waking() - 1.0), &|place| assert_eq!(place, 0));
         assert_eq!(lock(&threads.helpers).len(), 0);
     }
 
@@ -346,7 +339,7 @@ mod tests {
         for guilty in [0, 1] {
             let both = Barrier::new(2);
             let run = || {
-                threads.run(2, MUCH, &|place| {
+                threads.run(2, &|place| {
                     both.wait();
                     if place == guilty {
                         resume_unwind(Box::new("as asked")); // which prints nothing
@@ -357,16 +350,16 @@ mod tests {
             assert_eq!(panic.downcast_ref(), Some(&"as asked"));
         }
         let both = Barrier::new(2);
-        threads.run(2, MUCH, &|_| drop(both.wait()));
+        threads.run(2, &|_| drop(both.wait()));
     }
 
     #[test]
     fn helpers_make_room_for_callers() {
         let threads = Threads::new(2);
         assert!(threads.has_place(0));
-        threads.run(1, MUCH, &|_| {
+        threads.run(1, &|_| {
             assert!(threads.has_place(1));
-            threads.run(1, MUCH, &|_| assert!(threads.has_place(0) && !threads.has_place(1)));
+            threads.run(1, &|_| assert!(threads.has_place(0) && !threads.has_place(1)));
         });
         assert!(threads.has_place(1));
     }
@@ -375,10 +368,10 @@ mod tests {
     fn a_second_caller_computes_alone_while_helpers_are_busy() {
         let threads = Threads::new(2);
         let both = Barrier::new(2);
-        threads.run(2, MUCH, &|place| {
+        threads.run(2, &|place| {
             both.wait();
             if place == 0 {
-                threads.run(2, MUCH, &|place| assert_eq!(place, 0));
+                threads.run(2, &|place| assert_eq!(place, 0));
             }
             both.wait();
         });
