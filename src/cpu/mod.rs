@@ -36,7 +36,7 @@ mod workspace;
 
 pub(crate) use elementwise::elementwise;
 pub(crate) use memory::{Memory, Pool};
-pub(crate) use threads::Threads;
+pub(crate) use threads::{HELPER, Threads};
 
 use crate::error::{Error, Result};
 use crate::problem::Problem;

@@ -15,7 +15,7 @@ use super::isa::Isa;
 use super::workspace::{Lease, Workspace};
 
 /// The name of every helper.
-pub(crate) const NAME: &str = "grilly-cpu";
+pub(crate) const HELPER: &str = "grilly-cpu";
 
 /// How long a helper watches for work before it sleeps, and a caller for the last helper: about what sleeping and
 /// waking up takes.
@@ -122,7 +122,7 @@ impl Threads {
     ///
     /// # Panics
     /// If a call does, on whichever thread.
-    pub(super) fn run(&self, threads: usize, work: &(dyn Fn(usize) + Sync)) {
+    pub(crate) fn run(&self, threads: usize, work: &(dyn Fn(usize) + Sync)) {
         let _caller = Counted::new(&self.common.callers);
         let helpers = threads.min(self.most) - 1;
         if helpers == 0 || std::process::id() != self.process {
@@ -146,7 +146,7 @@ impl Threads {
         let mut helpers = lock(&self.helpers);
         while helpers.len() < count {
             let common = self.common.clone();
-            match std::thread::Builder::new().name(NAME.into()).spawn(move || common.help()) {
+            match std::thread::Builder::new().name(HELPER.into()).spawn(move || common.help()) {
                 Ok(helper) => helpers.push(helper),
                 Err(_) => return,
             }
