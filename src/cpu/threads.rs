@@ -34,7 +34,7 @@ pub(crate) struct Threads {
     process: u32,
     common: Arc<Common>,
     helpers: Mutex<Vec<JoinHandle<()>>>,
-    spare: Mutex<Vec<Box<Workspace>>>,
+    spare: Mutex<Vec<Workspace>>,
 }
 
 /// What callers and helpers share.
@@ -350,7 +350,9 @@ mod tests {
             assert_eq!(panic.downcast_ref(), Some(&"as asked"));
         }
         let both = Barrier::new(2);
-        threads.run(2, &|_| drop(both.wait()));
+        threads.run(2, &|_| {
+            both.wait();
+        });
     }
 
     #[test]

@@ -41,12 +41,12 @@ pub(super) fn room<T: Clone + Default>(vec: &mut Vec<T>, len: usize) -> Result<&
 
 /// A workspace that goes back when this ends.
 pub(super) struct Lease<'a> {
-    workspace: Option<Box<Workspace>>,
-    home: &'a Mutex<Vec<Box<Workspace>>>,
+    workspace: Option<Workspace>,
+    home: &'a Mutex<Vec<Workspace>>,
 }
 
 impl<'a> Lease<'a> {
-    pub(super) fn new(workspace: Box<Workspace>, home: &'a Mutex<Vec<Box<Workspace>>>) -> Lease<'a> {
+    pub(super) fn new(workspace: Workspace, home: &'a Mutex<Vec<Workspace>>) -> Lease<'a> {
         Lease { workspace: Some(workspace), home }
     }
 }
