@@ -303,7 +303,8 @@ typedef struct {
      */
     uint32_t flags;
     /*
-     Threads of the CPU device; 0: one for each core.
+     Threads of the CPU device that may be at work at once, the callers' own among them; 0: as many as the environment
+     variable `GRILLY_THREADS` says, or one for each core.
      */
     uint32_t threads;
     /*

@@ -29,6 +29,7 @@ present() {
         vulkan-validationlayers) compgen -G '/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json' ;;
         spirv-tools) command -v spirv-val ;;
         ninja-build) command -v ninja ;;
+        qemu-user) command -v qemu-x86_64 ;;
         python3-torch) "$base_python" -c 'import torch' 2>&1 ;;
         *) command -v "$1" ;;
     esac >/dev/null

@@ -130,13 +130,18 @@ pytest_where() {
     (cd bindings/python && "../../$python" -m pytest -q -rs -p no:cacheprovider --benchmark-disable -m "$1")
 }
 
+# older_processor MODEL: the CPU device's tests with no more instructions than QEMU's model of a processor has.
+older_processor() {
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $1" cargo test --locked --lib cpu:: -- --skip long
+}
+
 python_package_works() {
     python_packages './bindings/python[test]'
     "$python" -m grilly
 }
 
 check "system packages" system_packages "make test" \
-    libvulkan1 mesa-vulkan-drivers vulkan-validationlayers spirv-tools cmake pkg-config python3-torch
+    libvulkan1 mesa-vulkan-drivers vulkan-validationlayers spirv-tools cmake pkg-config python3-torch qemu-user
 [ "$failed" -eq 0 ] || finish
 check "SPIR-V belongs to the GLSL beside it" sha256sum --check --quiet shaders/spirv/manifest.sha256
 check "SPIR-V is valid" spirv_is_valid
@@ -145,6 +150,10 @@ check "build of the library" cargo build --locked --release
 check "build of the Rust tests" cargo test --locked --no-run
 tests "validation layers report mistakes" mistakes_are_reported
 tests "Rust, every device, validated" silent cargo test --locked --no-fail-fast
+if [ "$(uname -m)" = x86_64 ]; then
+    tests "CPU device without AVX2" older_processor Nehalem
+    tests "CPU device without AVX-512" older_processor Haswell
+fi
 tests "C and C++, every device, validated" silent tests/run-native.sh "$target/release"
 tests "installed library" tests/test-install.sh "$target/release"
 check "Python package" python_package_works

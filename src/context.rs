@@ -4,6 +4,7 @@ use crate::cpu;
 use crate::devices::{DeviceChoice, DeviceInfo, choose};
 use crate::error::{Error, Result, Status};
 use crate::kernels;
+use crate::os::secure_variable;
 use crate::plan::Plan;
 use crate::problem::Problem;
 use crate::vulkan;
@@ -18,7 +19,8 @@ pub struct ContextDesc {
     pub device: DeviceChoice,
     /// Bytes of device memory that may be held; 0: as many as there are.
     pub memory_budget: u64,
-    /// Threads of the CPU device; 0: one for each core.
+    /// Threads of the CPU device that may be at work at once, callers' among them; 0: as many as `GRILLY_THREADS` says,
+    /// or one for each core.
     pub threads: u32,
     /// Use no more of the device than what every device must offer. For tests.
     pub minimum_limits: bool,
@@ -96,7 +98,7 @@ struct Inner {
 /// Where a context computes.
 pub(crate) enum Backend {
     Vulkan(Arc<vulkan::Device>),
-    Cpu { threads: usize, memory: Arc<cpu::Pool> },
+    Cpu { threads: cpu::Threads, memory: Arc<cpu::Pool> },
 }
 
 /// A program with ever new shapes must not hold ever more plans.
@@ -106,7 +108,8 @@ impl Context {
     /// Opens a device.
     ///
     /// # Errors
-    /// `NoDevice` if the device asked for does not exist or cannot be used.
+    /// `NoDevice` if the device asked for does not exist or cannot be used; `InvalidArgument` for a `GRILLY_THREADS` that
+    /// is no number of threads.
     pub fn new(desc: &ContextDesc) -> Result<Context> {
         let chosen = choose(desc.device)?;
         let backend = match chosen.vulkan {
@@ -114,7 +117,7 @@ impl Context {
                 Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, desc.memory_budget, desc.minimum_limits)?))
             }
             None => Backend::Cpu {
-                threads: if desc.threads == 0 { cpu::default_threads() } else { desc.threads as usize },
+                threads: cpu::Threads::new(threads(desc.threads, secure_variable(THREADS))?),
                 memory: Arc::new(cpu::Pool::new(desc.memory_budget)),
             },
         };
@@ -169,7 +172,10 @@ impl Context {
     pub fn trim(&self) -> Result<()> {
         match &self.0.backend {
             Backend::Vulkan(device) => device.trim(),
-            Backend::Cpu { memory, .. } => memory.trim(),
+            Backend::Cpu { threads, memory } => {
+                threads.trim();
+                memory.trim();
+            }
         }
         Ok(())
     }
@@ -223,5 +229,38 @@ impl Context {
         }
         plans.insert(key, plan.clone());
         Ok(plan)
+    }
+}
+
+/// The environment variable that says how many threads the CPU device has where its descriptor does not.
+const THREADS: &str = "GRILLY_THREADS";
+
+fn threads(asked: u32, variable: Option<std::ffi::OsString>) -> Result<usize> {
+    match (asked, variable) {
+        (0, None) => Ok(cpu::Threads::available()),
+        (0, Some(text)) => {
+            let text = text.to_string_lossy();
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            let count = text.parse::<u32>().ok().filter(|&count| digits && count > 0);
+            let illegal = || Error::invalid(format!("{THREADS} is \"{text}\", expected 1 to {}", u32::MAX));
+            Ok(count.ok_or_else(illegal)? as usize)
+        }
+        (asked, _) => Ok(asked as usize),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptor_then_the_environment_then_the_processor_say_how_many_threads() {
+        assert_eq!(threads(3, Some("5".into())), Ok(3));
+        assert_eq!(threads(0, Some("5".into())), Ok(5));
+        assert_eq!(threads(0, None), Ok(cpu::Threads::available()));
+        for illegal in ["", "0", "+2", "-1", "two", "4294967296"] {
+            let error = threads(0, Some(illegal.into())).unwrap_err();
+            assert_eq!(error.message(), format!("GRILLY_THREADS is \"{illegal}\", expected 1 to 4294967295"));
+        }
     }
 }

@@ -24,7 +24,7 @@ pub struct Peaks {
 pub fn peaks(context: &Context) -> Result<Peaks> {
     match context.backend() {
         Backend::Cpu { threads, .. } => {
-            Ok(Peaks { flops: cpu::probe::flops(*threads), bytes: cpu::probe::bytes(*threads) })
+            Ok(Peaks { flops: cpu::probe::flops(threads), bytes: cpu::probe::bytes(threads) })
         }
         Backend::Vulkan(device) => {
             let limits = device.limits();

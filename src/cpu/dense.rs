@@ -1,26 +1,37 @@
-//! Correlation through the tile engine: forward pass and input gradient of layers with many channels in a group.
+//! Correlation of layers with many result channels: forward pass and input gradient.
 //!
-//! Rows of the product are result channels, columns are pixels (of any image: small planes share a panel), and the
-//! reduction runs over channels and taps. Each item owns a rectangle of results and sums all of their blocks.
+//! A tile of sums is a few pixels high and a panel of result channels wide, and its vectors run along the channels. So
+//! weights are packed, once for a call, and pixels are read one at a time from wherever they lie: a patch of source rows
+//! with its padding written out serves every tap, step and dilation, and planes of any width fill whole tiles.
+//!
+//! An item is a region of pixels with a number of panels. The reduction runs in passes over a few channels, whose patch
+//! stays in the cache while panel after panel goes over it.
 
-use super::gather::{Gather, Run, Term};
-use super::gemm::{Engine, Panels, Sums, block_depth};
-use super::isa::Isa;
-use super::parallel::{self, Shared, zeroed};
-use super::shifted::Shifted;
+use super::Machine;
+use super::chains::Chains;
+use super::gather::{Gather, Term};
+use super::panel::{Kernel, Panel, TURNED, transpose};
+use super::parallel::{Shared, for_each};
+use super::region::{Layout, Region};
+use super::workspace::{Workspace, room};
 use crate::error::Result;
 
+/// Packed weights at most, in elements: 8 MiB. More result channels take turns.
+const MAX_PACKED: usize = 1 << 21;
 /// Sums of an item at most: 1 MiB.
 const MAX_SUMS: usize = 1 << 18;
-/// Columns of an item at most: with the greatest depth, 1 MiB of packed pixels.
-const MAX_COLUMNS: usize = 1024;
-/// Fewer columns, or rows, than these would not pay for the packing of the other operand.
-const MIN_COLUMNS: usize = 384;
-const MIN_ROWS: usize = 128;
+/// Pixels of an item, if there are so many.
+const PIXELS: usize = 1024;
+/// Fewer pixels than these would not pay for the weights that pass by.
+const MIN_PIXELS: usize = 192;
+/// Elements of a patch at most, if one channel is not more: 192 KiB.
+const MAX_PATCH: usize = 48 << 10;
+/// Terms of a pass at most: with a panel's width of weights, half of a first-level cache.
+const MAX_PASS: usize = 288;
 /// Items wanted at least for each thread, if that leaves enough to do in each: threads may be held up.
 const ITEMS_A_THREAD: usize = 4;
-/// Fewest multiplications worth an item of its own.
-const MIN_ITEM: usize = 1 << 20;
+/// Fewest floating-point operations worth an item of its own.
+const MIN_ITEM: f64 = 1e6;
 
 /// What a result holds before its products are added.
 #[derive(Clone, Copy)]
@@ -32,15 +43,43 @@ pub(super) enum Start<'a> {
     Old,
 }
 
-struct Workspace {
-    a: Vec<f32>,
-    b: Vec<f32>,
-    sums: Sums,
-    terms: Vec<Term>,
-    runs: Vec<Run>,
-    /// Where the panels of B begin, and their rows.
-    begins: Vec<usize>,
-    rows: Vec<usize>,
+/// How a call is cut.
+struct Cut {
+    panel: Panel,
+    chains: Chains,
+    layout: Layout,
+    /// Panels of all result channels of a group, of a turn, and of an item.
+    panels: usize,
+    turn: usize,
+    together: usize,
+    /// Terms of a pass; of every group's whole channels, or of a part of one.
+    pass: usize,
+}
+
+impl Cut {
+    fn new(machine: &Machine<'_>, gather: &Gather, start: Start<'_>) -> Cut {
+        let panel = Panel::new(machine.isa);
+        let terms = gather.depth();
+        let panels = gather.outputs.div_ceil(panel.width);
+        let threads = machine.threads.worthwhile(gather.flops());
+
+        // Regions of pixels first; then, if those are few, panels apart too.
+        let worthwhile = (gather.flops() / MIN_ITEM) as usize / threads * threads;
+        let items = worthwhile.clamp(1, ITEMS_A_THREAD * threads);
+        let wanted = gather.pixels().div_ceil(items);
+        let layout = Layout::new(gather, wanted.clamp(MIN_PIXELS, PIXELS), panel.pixels);
+        let turn = (MAX_PACKED / (terms * panel.width).max(1)).clamp(1, panels);
+        let apart = if threads == 1 { 1 } else { items.div_ceil(layout.regions) };
+        let turn = even(panels, turn);
+        let fitting = MAX_SUMS / (layout.most_pixels.next_multiple_of(panel.pixels) * panel.width);
+        let together = turn.div_ceil(apart).min(fitting).max(1);
+
+        let taps = gather.taps[0].len() * gather.taps[1].len();
+        let channels = (MAX_PASS / taps.max(1)).min(MAX_PATCH / layout.most_channel.max(1)).min(gather.channels);
+        let pass = if channels == 0 { even(taps, MAX_PASS) } else { even(gather.channels, channels) * taps };
+        let chains = Chains::new(terms, pass, matches!(start, Start::Old) || !machine.isa.fuses());
+        Cut { panel, chains, layout, panels, turn, together, pass }
+    }
 }
 
 /// Adds up the products of `gather` into `dst`.
@@ -48,124 +87,191 @@ struct Workspace {
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn correlate(
-    isa: Isa,
+    machine: &Machine<'_>,
     gather: &Gather,
     src: &[f32],
     weight: &[f32],
     start: Start<'_>,
     dst: &mut [f32],
-    threads: usize,
 ) -> Result<()> {
-    let engine = Engine::new(isa);
-    let (terms, pixels) = (gather.depth(), gather.pixels());
-    if pixels == 0 {
+    if gather.pixels() == 0 {
         return Ok(());
     }
-    let depth = block_depth(terms);
-    let threads = parallel::worthwhile(gather.flops(), threads);
-    let shifted = Shifted::new(gather);
-    let positions = shifted.as_ref().map_or(pixels, |shifted| shifted.positions);
-
-    // Columns first: weights are packed again for each block of them. Then rows, for which pixels are packed again.
-    let items = ITEMS_A_THREAD * threads;
-    let wanted = (positions * gather.groups).div_ceil(items).max(MIN_ITEM.div_ceil(gather.outputs * terms));
-    let columns = even(positions, wanted.clamp(MIN_COLUMNS, MAX_COLUMNS), engine.nr);
-    let column_blocks = positions.div_ceil(columns);
-    let wanted = if gather.flops() < 2.0 * (items * MIN_ITEM) as f64 {
-        1
-    } else {
-        items.div_ceil(column_blocks * gather.groups)
-    };
-    let rows = gather.outputs.div_ceil(wanted).max(MIN_ROWS).min(MAX_SUMS / columns);
-    let rows = even(gather.outputs, rows, engine.mr);
-    let row_blocks = gather.outputs.div_ceil(rows);
-
-    // A block of terms may begin and end inside a channel.
-    let taps = gather.taps[0].len() * gather.taps[1].len();
-    let most_channels = gather.channels.min(depth / taps + 2);
-
-    let workspace = || {
-        Ok(Workspace {
-            a: zeroed(rows * depth)?,
-            b: zeroed(match &shifted {
-                Some(shifted) => shifted.span(columns) * most_channels,
-                None => columns * depth,
-            })?,
-            sums: Sums::new(rows * columns, terms.div_ceil(depth))?,
-            terms: Vec::new(),
-            runs: Vec::new(),
-            begins: engine.every_nr(columns / engine.nr),
-            rows: engine.every_nr(depth),
-        })
-    };
+    let cut = Cut::new(machine, gather, start);
+    let terms = gather.depth();
+    let mut call = machine.threads.lease();
+    let call = &mut *call;
+    gather.terms(0, terms, &mut call.terms);
+    let weights = Weights { gather, weight, terms: &call.terms, width: cut.panel.width };
+    // A panel alone may be more than is packed at once; then each item packs what it reads.
+    let shared = terms * cut.panel.width <= MAX_PACKED;
     let dst = Shared::new(dst);
-    let items = gather.groups * row_blocks * column_blocks;
-    parallel::for_each(items, threads, workspace, |own, item| {
-        let (group, block) = (item / (row_blocks * column_blocks), item % (row_blocks * column_blocks));
-        let first_row = block / column_blocks * rows;
-        let first_pixel = block % column_blocks * columns;
-        let last_row = gather.outputs.min(first_row + rows);
-        let last_pixel = positions.min(first_pixel + columns);
-        match &shifted {
-            Some(shifted) => shifted.runs(gather, first_pixel, last_pixel, engine.nr, &mut own.runs),
-            None => gather.runs(first_pixel, last_pixel, engine.nr, &mut own.runs),
+    let job = Job { cut: &cut, gather, src, start, dst: &dst };
+    for group in 0..gather.groups {
+        for first in (0..cut.panels).step_by(cut.turn) {
+            let panels = cut.turn.min(cut.panels - first);
+            let each = terms * cut.panel.width;
+            let packed = room(&mut call.a, if shared { panels * each } else { 0 })?;
+            if shared {
+                let all = Shared::new(packed);
+                // Moving an element takes as long as a few operations.
+                for_each(machine.threads, 8.0 * (panels * each) as f64, panels, |_, panel| {
+                    // SAFETY: an item alone owns its panel.
+                    let to = unsafe { all.slice(panel * each, each) };
+                    weights.pack(group, first + panel, 0..terms, to);
+                    Ok(())
+                })?;
+            }
+            let packed = &call.a[..if shared { panels * each } else { 0 }];
+            let apart = panels.div_ceil(cut.together);
+            let flops = gather.flops() / gather.groups as f64 * panels as f64 / cut.panels as f64;
+            for_each(machine.threads, flops, cut.layout.regions * apart, |own, item| {
+                let from = item % apart * cut.together;
+                let to = panels.min(from + cut.together);
+                let packed = if shared { Packed::All(&packed[from * each..]) } else { Packed::Not(&weights) };
+                job.item(own, group, item / apart, first + from..first + to, packed)
+            })?;
         }
+    }
+    Ok(())
+}
 
-        let row_panels = (last_row - first_row).div_ceil(engine.mr);
-        let column_panels = (last_pixel - first_pixel).div_ceil(engine.nr);
-        own.sums.start(row_panels * column_panels * engine.mr * engine.nr);
-        for first in (0..terms).step_by(depth) {
-            let last = terms.min(first + depth);
-            gather.terms(first, last, &mut own.terms);
-            let a = &mut own.a[..row_panels * engine.mr * own.terms.len()];
-            let rows = Rows { gather, group, first: first_row, last: last_row };
-            rows.pack(weight, &own.terms, engine.mr, a);
-            let pixels = Pixels { gather, group, src };
-            let panels = match &shifted {
-                Some(shifted) => {
-                    let span = shifted.span(column_panels * engine.nr);
-                    pixels.shift(shifted, &own.terms, first_pixel, span, &mut own.b, &mut own.rows);
-                    Panels { values: &own.b, begins: &own.begins[..column_panels], rows: &own.rows }
-                }
-                None => {
-                    let b = &mut own.b[..column_panels * engine.nr * own.terms.len()];
-                    pixels.pack(&own.terms, &own.runs, engine.nr, b);
-                    own.begins.clear();
-                    own.begins.extend((0..column_panels).map(|panel| panel * engine.nr * own.terms.len()));
-                    Panels { values: b, begins: &own.begins, rows: &own.rows[..own.terms.len()] }
-                }
-            };
-            engine.multiply(a, panels, own.sums.next_block());
-        }
+/// Where the weights of an item's panels are.
+#[derive(Clone, Copy)]
+enum Packed<'a> {
+    All(&'a [f32]),
+    Not(&'a Weights<'a>),
+}
 
-        let sums = own.sums.finish();
-        for run in &own.runs {
-            let (panel, inside) = (run.at / engine.nr, run.at % engine.nr);
-            for output in first_row..last_row {
-                let row = panel * row_panels * engine.mr + (output - first_row);
-                let sums = &sums[row * engine.nr + inside..][..run.len];
-                let plane = gather.dst_plane(run.image, group, output);
-                let line = plane + (gather.origin[0] + gather.spacing[0] * run.row) * gather.dst[1];
-                let at = line + gather.origin[1] + gather.spacing[1] * run.column;
-                let initial = match start {
-                    Start::Bias(bias) => bias[group * gather.outputs + output],
-                    Start::Zero | Start::Old => 0.0,
+/// What the items of a call share.
+struct Job<'a> {
+    cut: &'a Cut,
+    gather: &'a Gather,
+    src: &'a [f32],
+    start: Start<'a>,
+    dst: &'a Shared<'a, f32>,
+}
+
+impl Job<'_> {
+    fn item(
+        &self,
+        own: &mut Workspace,
+        group: usize,
+        region: usize,
+        panels: std::ops::Range<usize>,
+        packed: Packed<'_>,
+    ) -> Result<()> {
+        let (cut, gather) = (self.cut, self.gather);
+        let Panel { width, pixels: high, .. } = cut.panel;
+        let (terms, taps) = (gather.depth(), gather.taps[0].len() * gather.taps[1].len());
+        let region = cut.layout.region(gather, region, high, &mut own.begins);
+        let pixels = own.begins.len();
+        let sums = room(&mut own.sums, panels.len() * pixels * width + TURNED * width)?;
+        let totals = room(&mut own.totals, if cut.chains.totals { sums.len() } else { 0 })?;
+        totals.fill(0.0);
+
+        let mut joined = 0;
+        for first in (0..terms).step_by(cut.pass) {
+            let last = terms.min(first + cut.pass);
+            region.fill(gather, group, first / taps..(last - 1) / taps + 1, self.src, &mut own.b)?;
+            region.offsets(gather, first, last, &mut own.rows);
+            if cut.chains.totals && joined + cut.chains.a_pass > Chains::A_TOTAL {
+                carry(sums, totals);
+                joined = 0;
+            }
+            joined += cut.chains.a_pass;
+            for (i, panel) in panels.clone().enumerate() {
+                let weights = match packed {
+                    Packed::All(all) => &all[(i * terms + first) * width..(i * terms + last) * width],
+                    Packed::Not(weights) => {
+                        let to = room(&mut own.a, (last - first) * width)?;
+                        weights.pack(group, panel, first..last, to);
+                        &*to
+                    }
                 };
-                let keep = matches!(start, Start::Old);
-                // SAFETY: an item alone owns its pixels of its channels of its group.
-                unsafe { store(&dst, at, gather.spacing[1], sums, initial, keep) };
+                let start = self.bias(group, panel);
+                let begin = if first == 0 { Some(&start[..width]) } else { None };
+                let kernel = Kernel {
+                    src: &own.b,
+                    pixels: &own.begins,
+                    terms: &own.rows,
+                    weights,
+                    chain: cut.chains.length,
+                    start: begin,
+                };
+                let lanes = width.min((gather.outputs - panel * width).next_power_of_two());
+                cut.panel.run(&kernel, lanes, &mut sums[i * pixels * width..][..pixels * width]);
             }
         }
+        if cut.chains.totals {
+            carry(sums, totals);
+            sums.copy_from_slice(totals);
+        }
+        for (i, panel) in panels.enumerate() {
+            self.store(&region, group, panel, &sums[i * pixels * width..][..(pixels + TURNED) * width]);
+        }
         Ok(())
-    })
+    }
+
+    /// What the sums of a panel begin with.
+    fn bias(&self, group: usize, panel: usize) -> [f32; Panel::WIDEST] {
+        let mut start = [0.0; Panel::WIDEST];
+        if let Start::Bias(bias) = self.start {
+            let first = panel * self.cut.panel.width;
+            let count = self.cut.panel.width.min(self.gather.outputs - first);
+            start[..count].copy_from_slice(&bias[group * self.gather.outputs + first..][..count]);
+        }
+        start
+    }
+
+    /// Writes a panel's sums, `width` for each pixel, to the planes of its channels.
+    fn store(&self, region: &Region, group: usize, panel: usize, sums: &[f32]) {
+        let (gather, Panel { isa, width, .. }) = (self.gather, self.cut.panel);
+        let first = panel * width;
+        let channels = width.min(gather.outputs - first);
+        let keep = matches!(self.start, Start::Old);
+        let plane = gather.dst[0] * gather.dst[1];
+        region.lines(|at, image, row, column, len| {
+            let line = gather.dst_plane(image, group, first)
+                + (gather.origin[0] + gather.spacing[0] * row) * gather.dst[1]
+                + gather.origin[1];
+            for pixel in (0..len).step_by(TURNED) {
+                let count = TURNED.min(len - pixel);
+                for channel in (0..channels).step_by(TURNED) {
+                    let turned = transpose(isa, &sums[(at + pixel) * width + channel..], width);
+                    let to = line + channel * plane + gather.spacing[1] * (column + pixel);
+                    for (i, turned) in turned.iter().take(channels - channel).enumerate() {
+                        // SAFETY: an item alone owns its pixels of its channels of its group.
+                        unsafe { store(self.dst, to + i * plane, gather.spacing[1], &turned[..count], 0.0, keep) };
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Moves sums to a higher level.
+fn carry(sums: &mut [f32], totals: &mut [f32]) {
+    for (total, sum) in totals.iter_mut().zip(sums) {
+        *total += std::mem::take(sum);
+    }
 }
 
 /// Writes a run of results, `spacing` apart.
 ///
 /// # Safety
 /// No other thread may reach the elements `at`, `at + spacing`, … of `dst`.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn store(dst: &Shared<'_, f32>, at: usize, spacing: usize, sums: &[f32], initial: f32, keep: bool) {
+    if spacing == 1
+        && !keep
+        && initial == 0.0
+        && let Ok(sums) = <&[f32; TURNED]>::try_from(sums)
+    {
+        // SAFETY: the caller's promise.
+        unsafe { dst.slice(at, TURNED) }.copy_from_slice(sums);
+        return;
+    }
     if spacing == 1 {
         // SAFETY: the caller's promise.
         let dst = unsafe { dst.slice(at, sums.len()) };
@@ -181,128 +287,45 @@ pub(super) unsafe fn store(dst: &Shared<'_, f32>, at: usize, spacing: usize, sum
     }
 }
 
-/// Cuts `size` into equal pieces of at most about `most`, each but the last a multiple of `unit`.
-pub(super) fn even(size: usize, most: usize, unit: usize) -> usize {
-    size.div_ceil(size.div_ceil(most.max(1))).next_multiple_of(unit)
+/// Cuts `size` into equal pieces of at most `most`.
+pub(super) fn even(size: usize, most: usize) -> usize {
+    size.div_ceil(size.div_ceil(most.max(1)).max(1))
 }
 
-/// The result channels of an item.
-struct Rows<'a> {
+/// The weights of a call, as they come.
+struct Weights<'a> {
     gather: &'a Gather,
-    group: usize,
-    first: usize,
-    last: usize,
+    weight: &'a [f32],
+    terms: &'a [Term],
+    width: usize,
 }
 
-impl Rows<'_> {
-    /// Packs weights into panels of `mr` channels; rows beyond the last channel are zero and their sums unused.
-    fn pack(&self, weight: &[f32], terms: &[Term], mr: usize, a: &mut [f32]) {
-        for (panel, a) in a.chunks_exact_mut(mr * terms.len()).enumerate() {
-            let first = self.first + panel * mr;
-            let rows = mr.min(self.last - first);
-            let weight = &weight[self.group * self.gather.weight_group + first * self.gather.weight_output..];
-            match (rows, mr) {
-                (6, 6) => self.panel::<6>(weight, terms, a),
-                (8, 8) => self.panel::<8>(weight, terms, a),
-                _ => {
-                    for (a, term) in a.chunks_exact_mut(mr).zip(terms) {
-                        a.fill(0.0);
-                        let column = weight[term.weight..].iter().step_by(self.gather.weight_output);
-                        a[..rows].iter_mut().zip(column).for_each(|(a, weight)| *a = *weight);
-                    }
+impl Weights<'_> {
+    /// Packs some terms of a panel of result channels, side by side; channels beyond the last are zero.
+    fn pack(&self, group: usize, panel: usize, terms: std::ops::Range<usize>, to: &mut [f32]) {
+        let (gather, first) = (self.gather, panel * self.width);
+        let weight = &self.weight[group * gather.weight_group + first * gather.weight_output..];
+        let channels = self.width.min(gather.outputs - first);
+        match (self.width, channels) {
+            (8, 8) => self.whole::<8>(weight, &self.terms[terms], to),
+            (16, 16) => self.whole::<16>(weight, &self.terms[terms], to),
+            (32, 32) => self.whole::<32>(weight, &self.terms[terms], to),
+            _ => {
+                for (to, term) in to.chunks_exact_mut(self.width).zip(&self.terms[terms]) {
+                    to.fill(0.0);
+                    let column = weight[term.weight..].iter().step_by(gather.weight_output);
+                    to[..channels].iter_mut().zip(column).for_each(|(to, weight)| *to = *weight);
                 }
             }
         }
     }
 
-    /// A full panel of a usual height, unrolled.
-    #[inline(always)]
-    fn panel<const MR: usize>(&self, weight: &[f32], terms: &[Term], a: &mut [f32]) {
-        for (a, term) in a.as_chunks_mut::<MR>().0.iter_mut().zip(terms) {
-            let column = &weight[term.weight..][..(MR - 1) * self.gather.weight_output + 1];
-            *a = std::array::from_fn(|row| column[row * self.gather.weight_output]);
+    /// A full panel, unrolled.
+    fn whole<const WIDTH: usize>(&self, weight: &[f32], terms: &[Term], to: &mut [f32]) {
+        let distance = self.gather.weight_output;
+        for (to, term) in to.as_chunks_mut::<WIDTH>().0.iter_mut().zip(terms) {
+            let column = &weight[term.weight..][..(WIDTH - 1) * distance + 1];
+            *to = std::array::from_fn(|channel| column[channel * distance]);
         }
-    }
-}
-
-/// The source pixels of an item.
-struct Pixels<'a> {
-    gather: &'a Gather,
-    group: usize,
-    src: &'a [f32],
-}
-
-impl Pixels<'_> {
-    /// Lays out the channels of the terms in lines of `span` positions, and notes where each term begins.
-    fn shift(
-        &self,
-        shifted: &Shifted,
-        terms: &[Term],
-        first: usize,
-        span: usize,
-        b: &mut [f32],
-        begins: &mut Vec<usize>,
-    ) {
-        begins.clear();
-        let mut lines = b.chunks_exact_mut(span);
-        let (mut plane, mut begin) = (None, 0);
-        for term in terms {
-            if plane != Some(term.plane) {
-                begin = if plane.is_some() { begin + span } else { 0 };
-                plane = Some(term.plane);
-                if let Some(line) = lines.next() {
-                    shifted.fill(self.gather, self.group, self.src, term.plane, first, line);
-                }
-            }
-            begins.push(begin + shifted.start(term));
-        }
-    }
-
-    /// Packs what the pixels of `runs` read into panels of `nr` pixels. Columns beyond the last pixel keep what they
-    /// held; their sums are unused.
-    fn pack(&self, terms: &[Term], runs: &[Run], nr: usize, b: &mut [f32]) {
-        let gather = self.gather;
-        let step = gather.step[1];
-        for run in runs {
-            let src = &self.src[gather.src_plane(run.image, self.group, 0)..];
-            let (panel, inside) = (run.at / nr, run.at % nr);
-            let b = b[panel * nr * terms.len()..][..nr * terms.len()].chunks_exact_mut(nr);
-            for (b, term) in b.zip(terms) {
-                let b = &mut b[inside..inside + run.len];
-                let (zeros, from, count) = run.reads(gather, term.shift);
-                if count < run.len {
-                    b.fill(0.0);
-                    if count == 0 {
-                        continue;
-                    }
-                }
-                let b = &mut b[zeros..zeros + count];
-                let src = &src[term.plane + from..][..(count - 1) * step + 1];
-                if step == 1 {
-                    copy(b, src);
-                } else {
-                    b.iter_mut().zip(src.iter().step_by(step)).for_each(|(b, src)| *b = *src);
-                }
-            }
-        }
-    }
-}
-
-/// Copies a run of a panel's width or less, without a call: it is too short to pay for one.
-#[inline(always)]
-fn copy(to: &mut [f32], from: &[f32]) {
-    fn pieces<const N: usize>(to: &mut [f32], from: &[f32]) -> bool {
-        // The first N and the last N, which may overlap.
-        if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
-            *to = *from;
-        }
-        if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) {
-            *to = *from;
-        }
-        (N..=2 * N).contains(&to.len())
-    }
-    let done = pieces::<16>(to, from) || pieces::<8>(to, from) || pieces::<4>(to, from);
-    if !done {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
     }
 }

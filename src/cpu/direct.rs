@@ -1,26 +1,22 @@
-//! Correlation without a product of matrices, for depthwise layers and others with few results in a group, where a
-//! packed panel would serve too few rows to be worth its packing, and for short sums over many images: a patch with all
-//! of their channels stays in the cache, and no sum leaves its register before it is complete.
+//! Correlation of depthwise layers and others with few result channels in a group, which would leave most of a panel
+//! empty. A patch with all channels stays in the cache, and no sum leaves its register before it is complete.
 //!
 //! The vectors run along the pixels of a row, and several result channels share each vector read.
 
+use super::chains::Chains;
 use super::dense::{Start, store};
 use super::gather::{Gather, Term};
-use super::gemm::block_depth;
 use super::isa::{Isa, Plain, Vector};
-use super::parallel::{self, Shared, zeroed};
+use super::parallel::{Shared, for_each};
 use super::patch::Patch;
+use super::workspace::{Workspace, room};
+use super::{Machine, Way};
 use crate::error::Result;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
 
 /// Result channels of a group up to which this is the faster way.
 pub(super) const MAX_OUTPUTS: usize = 8;
-
-/// Terms of a sum up to which it is the faster way whatever the number of result channels, if there are so many pieces
-/// to share out. Twice as many terms where a patch holds a whole plane.
-const SHORT: usize = 1200;
-const PIECES: usize = 16;
 
 /// Most pixels that any kernel below computes at a time.
 const MAX_LANES: usize = 64;
@@ -40,58 +36,54 @@ struct Line<'a> {
     pixels: usize,
 }
 
-struct Workspace {
-    patch: Vec<f32>,
-    sums: Vec<f32>,
-}
-
 /// Adds up the products of `gather` into `dst`. `Ok(false)`: this layer is not for here, and nothing was written.
 ///
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn correlate(
-    isa: Isa,
+    machine: &Machine<'_>,
     gather: &Gather,
     src: &[f32],
     weight: &[f32],
     start: Start<'_>,
     dst: &mut [f32],
-    threads: usize,
 ) -> Result<bool> {
     let (pixels, outputs) = (gather.grid[1], gather.outputs);
-    if outputs > MAX_OUTPUTS && gather.depth() > 2 * SHORT {
+    let fast = outputs <= MAX_OUTPUTS;
+    if !machine.forced.map_or(fast, |way| way == Way::Direct) {
         return Ok(false);
     }
-    let Some(patch) = Patch::plan(gather)? else { return Ok(false) };
+    let mut call = machine.threads.lease();
+    let call = &mut *call;
+    let Some(patch) = Patch::plan(gather, &mut call.rows)? else { return Ok(false) };
+    let offsets = &call.rows[..gather.depth()];
     let bands = gather.grid[0].div_ceil(patch.band);
     let pieces = gather.batch * gather.groups * bands;
-    let short = if bands == 1 { 2 * SHORT } else { SHORT };
-    if outputs > MAX_OUTPUTS && (gather.depth() > short || pieces < PIECES) {
-        return Ok(false);
-    }
-    let mut terms: Vec<Term> = Vec::new();
-    gather.terms(0, gather.depth(), &mut terms);
+    gather.terms(0, gather.depth(), &mut call.terms);
+    let terms = &call.terms[..];
 
     // Rows of a dense grid can be computed as one line; the few sums between them are dropped.
     let flat = patch.is_flat(gather) && patch.pitch - pixels < MAX_LANES;
     let lane_pixels = if flat { (patch.band - 1) * patch.pitch + pixels } else { pixels };
     let pitch = lane_pixels.next_multiple_of(MAX_LANES);
-    let depth = block_depth(terms.len());
-    let kernels = kernels(isa);
-    let weights = pack(gather, weight, &terms, kernels.len())?;
-    let workspace = || Ok(Workspace { patch: zeroed(patch.len(gather))?, sums: zeroed(kernels.len() * pitch)? });
+    let depth = Chains::new(terms.len(), terms.len(), true).length;
+    let kernels = kernels(machine.isa);
+    let weights = room(&mut call.a, gather.groups * outputs * terms.len())?;
+    pack(gather, weight, terms, kernels.len(), weights);
+    let weights = &*weights;
 
     let piece_work = patch.band * pixels * terms.len() * outputs;
     let pieces_an_item = ITEM.div_ceil(piece_work.max(1));
     let dst = Shared::new(dst);
-    let work = |own: &mut Workspace, piece: usize| {
+    let work = |own: &mut Workspace, piece: usize| -> Result<()> {
         let (band, plane) = (piece % bands, piece / bands);
         let (image, group) = (plane / gather.groups, plane % gather.groups);
         let (from, to) = (band * patch.band, gather.grid[0].min((band + 1) * patch.band));
         if from >= to {
-            return;
+            return Ok(());
         }
-        patch.fill(gather, (image, group), (from, to), src, &mut own.patch);
+        let (values, sums) = (room(&mut own.b, patch.len(gather))?, room(&mut own.sums, kernels.len() * pitch)?);
+        patch.fill(gather, (image, group), (from, to), src, values);
         for first in (0..outputs).step_by(kernels.len()) {
             let together = kernels.len().min(outputs - first);
             let weights = &weights[(group * outputs + first) * terms.len()..][..together * terms.len()];
@@ -99,18 +91,18 @@ pub(super) fn correlate(
             let rows_a_line = if flat { to - from } else { 1 };
             for line in 0..lines {
                 let job = Line {
-                    patch: &own.patch[line * patch.grid_row(gather)..],
-                    offsets: &patch.offsets,
+                    patch: &values[line * patch.grid_row(gather)..],
+                    offsets,
                     weights,
                     depth,
                     pixels: (rows_a_line - 1) * patch.pitch + pixels,
                 };
                 // SAFETY: `Isa` only names instruction sets that this processor was seen to have.
-                unsafe { kernels[together - 1](&job, pitch, &mut own.sums) };
+                unsafe { kernels[together - 1](&job, pitch, sums) };
                 for row in 0..rows_a_line {
                     let h = gather.origin[0] + gather.spacing[0] * (from + line + row);
                     for i in 0..together {
-                        let sums = &own.sums[i * pitch + row * patch.pitch..][..pixels];
+                        let sums = &sums[i * pitch + row * patch.pitch..][..pixels];
                         let at = gather.dst_plane(image, group, first + i) + h * gather.dst[1] + gather.origin[1];
                         let initial = match start {
                             Start::Bias(bias) => bias[group * outputs + first + i],
@@ -122,18 +114,16 @@ pub(super) fn correlate(
                 }
             }
         }
-    };
-    let threads = parallel::worthwhile(gather.flops(), threads);
-    parallel::for_each(pieces.div_ceil(pieces_an_item), threads, workspace, |own, item| {
-        (item * pieces_an_item..pieces.min((item + 1) * pieces_an_item)).for_each(|piece| work(own, piece));
         Ok(())
+    };
+    for_each(machine.threads, gather.flops(), pieces.div_ceil(pieces_an_item), |own, item| {
+        (item * pieces_an_item..pieces.min((item + 1) * pieces_an_item)).try_for_each(|piece| work(own, piece))
     })?;
     Ok(true)
 }
 
 /// The weights of every group, for as many result channels at a time as share vectors: `[term][channel]` for each.
-fn pack(gather: &Gather, weight: &[f32], terms: &[Term], together: usize) -> Result<Vec<f32>> {
-    let mut packed = zeroed(gather.groups * gather.outputs * terms.len())?;
+fn pack(gather: &Gather, weight: &[f32], terms: &[Term], together: usize, packed: &mut [f32]) {
     let groups = packed.chunks_exact_mut(gather.outputs * terms.len());
     for (weight, group) in weight.chunks_exact(gather.weight_group).zip(groups) {
         for (channels, packed) in group.chunks_mut(together * terms.len()).enumerate() {
@@ -144,7 +134,6 @@ fn pack(gather: &Gather, weight: &[f32], terms: &[Term], together: usize) -> Res
             }
         }
     }
-    Ok(packed)
 }
 
 /// Computes a line's sums; those of one result channel are so many elements apart from the next one's.

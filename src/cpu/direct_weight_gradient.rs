@@ -6,8 +6,10 @@
 use super::direct::MAX_OUTPUTS;
 use super::gather::Gather;
 use super::isa::{Isa, Plain, Vector};
-use super::parallel::{self, Shared, zeroed};
+use super::parallel::{Shared, for_each};
 use super::patch::Patch;
+use super::workspace::{Workspace, room};
+use super::{Machine, Way};
 use crate::error::Result;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
@@ -38,20 +40,23 @@ struct Band<'a> {
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn weight_gradient(
-    isa: Isa,
+    machine: &Machine<'_>,
     gather: &Gather,
     x: &[f32],
     dy: &[f32],
     accumulate: bool,
     dweight: &mut [f32],
-    threads: usize,
 ) -> Result<bool> {
     let (outputs, filter, pixels) = (gather.outputs, gather.depth(), gather.grid[1]);
-    if outputs > MAX_OUTPUTS || dweight.len() > MAX_SUMS {
+    let fast = outputs <= MAX_OUTPUTS;
+    if dweight.len() > MAX_SUMS || !machine.forced.map_or(fast, |way| way == Way::Direct) {
         return Ok(false);
     }
-    let Some(patch) = Patch::plan(gather)? else { return Ok(false) };
-    let kernel: Kernel = match isa {
+    let mut call = machine.threads.lease();
+    let call = &mut *call;
+    let Some(patch) = Patch::plan(gather, &mut call.rows)? else { return Ok(false) };
+    let offsets = &call.rows[..filter];
+    let kernel: Kernel = match machine.isa {
         Isa::Portable => portable,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2,
@@ -66,9 +71,11 @@ pub(super) fn weight_gradient(
     let images = gather.batch.div_ceil(wanted);
     let parts = gather.batch.div_ceil(images.max(1));
     let elements = dweight.len();
-    let mut partial = zeroed::<f64>(parts * elements)?;
-    let sums = Shared::new(&mut partial);
-    let work = |own: &mut Vec<f32>, item: usize| {
+    let partial = room(&mut call.doubles, parts * elements)?;
+    partial.fill(0.0);
+    let sums = Shared::new(partial);
+    let work = |own: &mut Workspace, item: usize| {
+        let values = room(&mut own.b, patch.len(gather))?;
         let (part, group) = (item / gather.groups, item % gather.groups);
         let first = part * elements + group * gather.weight_group;
         // SAFETY: an item alone owns its group's filters, in its part.
@@ -76,12 +83,12 @@ pub(super) fn weight_gradient(
         for image in part * images..gather.batch.min((part + 1) * images) {
             for from in (0..gather.grid[0]).step_by(patch.band) {
                 let to = gather.grid[0].min(from + patch.band);
-                patch.fill(gather, (image, group), (from, to), x, own);
+                patch.fill(gather, (image, group), (from, to), x, values);
                 for (output, sums) in sums.chunks_exact_mut(filter).enumerate() {
                     let plane = gather.dst_plane(image, group, output);
                     let dy = &dy[plane + from * pixels..plane + to * pixels];
-                    let band = Band { dy, patch: own, row: patch.grid_row(gather), pixels, depth };
-                    for (offsets, sums) in patch.offsets.chunks(TOGETHER).zip(sums.chunks_mut(TOGETHER)) {
+                    let band = Band { dy, patch: values, row: patch.grid_row(gather), pixels, depth };
+                    for (offsets, sums) in offsets.chunks(TOGETHER).zip(sums.chunks_mut(TOGETHER)) {
                         let mut taps = [offsets[0]; TOGETHER];
                         taps[..offsets.len()].copy_from_slice(offsets);
                         let mut found = [0f64; TOGETHER];
@@ -94,8 +101,7 @@ pub(super) fn weight_gradient(
         }
         Ok(())
     };
-    let threads = parallel::worthwhile(gather.flops(), threads);
-    parallel::for_each(parts * gather.groups, threads, || zeroed(patch.len(gather)), work)?;
+    for_each(machine.threads, gather.flops(), parts * gather.groups, work)?;
     for (i, to) in dweight.iter_mut().enumerate() {
         let sum: f64 = (0..parts).map(|part| partial[part * elements + i]).sum();
         *to = (f64::from(if accumulate { *to } else { 0.0 }) + sum) as f32;

@@ -1,6 +1,8 @@
 //! Element-wise operations, block by block: both operands are brought into small arrays, then combined.
 
-use super::parallel::{Shared, for_each, worthwhile};
+use super::Machine;
+use super::parallel::{Shared, for_each};
+use super::workspace::Workspace;
 use crate::broadcast::{Broadcast, ElementwiseOp, Source};
 use crate::error::Result;
 
@@ -13,11 +15,18 @@ const BLOCKS: usize = 64;
 ///
 /// # Errors
 /// None but those of threads.
-pub(crate) fn elementwise(problem: &Broadcast, a: &[f32], b: &[f32], out: &mut [f32], threads: usize) -> Result<()> {
+pub(crate) fn elementwise(
+    machine: &Machine<'_>,
+    problem: &Broadcast,
+    a: &[f32],
+    b: &[f32],
+    out: &mut [f32],
+) -> Result<()> {
     let elements = out.len();
     let items = elements.div_ceil(BLOCK * BLOCKS);
     let result = Shared::new(out);
-    let work = |(x, y): &mut ([f32; BLOCK], [f32; BLOCK]), item: usize| {
+    let work = |_: &mut Workspace, item: usize| {
+        let (mut x, mut y) = ([0.0; BLOCK], [0.0; BLOCK]);
         let end = elements.min((item + 1) * BLOCK * BLOCKS);
         for first in (item * BLOCK * BLOCKS..end).step_by(BLOCK) {
             let len = BLOCK.min(end - first);
@@ -33,7 +42,7 @@ pub(crate) fn elementwise(problem: &Broadcast, a: &[f32], b: &[f32], out: &mut [
         }
         Ok(())
     };
-    for_each(items, worthwhile(elements as f64, threads), || Ok(([0.0; BLOCK], [0.0; BLOCK])), work)
+    for_each(machine.threads, elements as f64, items, work)
 }
 
 /// The operand's elements for those of the result from `first` on. `old` is what the result held there.

@@ -13,7 +13,7 @@
 //! meets the same number of roundings, since its first addition, to zero, is exact.
 
 use super::isa::{Isa, Plain, Vector};
-use super::parallel::zeroed;
+use super::workspace::room;
 use crate::error::Result;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
@@ -94,34 +94,26 @@ impl Engine {
             }
         }
     }
-
-    /// Where the rows of a packed panel begin, or where panels do that follow each other at `nr` elements.
-    pub(super) fn every_nr(&self, count: usize) -> Vec<usize> {
-        (0..count).map(|at| at * self.nr).collect()
-    }
 }
 
 /// The tiles of C, as a sum in as many levels as its number of blocks needs.
-pub(super) struct Sums {
-    tile: Vec<f32>,
-    total: Vec<f32>,
-    used: usize,
+pub(super) struct Sums<'a> {
+    tile: &'a mut [f32],
+    total: &'a mut [f32],
     blocks: usize,
 }
 
-impl Sums {
-    /// Room for `len` sums of `blocks` blocks.
-    pub(super) fn new(len: usize, blocks: usize) -> Result<Sums> {
-        let total = zeroed(if blocks > BLOCKS_A_TOTAL { len } else { 0 })?;
-        Ok(Sums { tile: zeroed(len)?, total, used: 0, blocks: 0 })
-    }
-
-    /// Forgets the old sums and makes `len` zeros.
-    pub(super) fn start(&mut self, len: usize) {
-        (self.used, self.blocks) = (len, 0);
-        self.tile[..len].fill(0.0);
-        let high = len.min(self.total.len());
-        self.total[..high].fill(0.0);
+impl<'a> Sums<'a> {
+    /// `len` zeros, in memory for two levels, to add `blocks` blocks to.
+    ///
+    /// # Errors
+    /// `OutOfHostMemory`.
+    pub(super) fn start(len: usize, blocks: usize, tile: &'a mut Vec<f32>, total: &'a mut Vec<f32>) -> Result<Self> {
+        let tile = room(tile, len)?;
+        let total = room(total, if blocks > BLOCKS_A_TOTAL { len } else { 0 })?;
+        tile.fill(0.0);
+        total.fill(0.0);
+        Ok(Sums { tile, total, blocks: 0 })
     }
 
     /// Where to add the next block.
@@ -130,20 +122,20 @@ impl Sums {
             self.carry();
         }
         self.blocks += 1;
-        &mut self.tile[..self.used]
+        self.tile
     }
 
     /// The sums of all blocks so far.
     pub(super) fn finish(&mut self) -> &[f32] {
         if self.total.is_empty() {
-            return &self.tile[..self.used];
+            return self.tile;
         }
         self.carry();
-        &self.total[..self.used]
+        self.total
     }
 
     fn carry(&mut self) {
-        for (total, sum) in self.total.iter_mut().zip(&mut self.tile[..self.used]) {
+        for (total, sum) in self.total.iter_mut().zip(&mut *self.tile) {
             *total += std::mem::take(sum);
         }
         self.blocks = 0;
@@ -238,7 +230,8 @@ mod tests {
             let b: Vec<f32> = (0..columns * engine.nr * depth).map(|i| (i % 7) as f32 - 3.0).collect();
             let mut c = vec![1f32; rows * columns * engine.mr * engine.nr];
             let begins: Vec<_> = (0..columns).map(|panel| panel * engine.nr * depth).collect();
-            let panels = Panels { values: &b, begins: &begins, rows: &engine.every_nr(depth) };
+            let rows_of_b: Vec<_> = (0..depth).map(|at| at * engine.nr).collect();
+            let panels = Panels { values: &b, begins: &begins, rows: &rows_of_b };
             engine.multiply(&a, panels, &mut c);
             for (at, &c) in c.iter().enumerate() {
                 let (tile, inside) = (at / (engine.mr * engine.nr), at % (engine.mr * engine.nr));
@@ -253,9 +246,9 @@ mod tests {
     #[test]
     fn sums_of_many_blocks_keep_every_block() {
         let blocks = 3 * BLOCKS_A_TOTAL + 5;
-        let mut sums = Sums::new(4, blocks).unwrap();
+        let (mut tile, mut total) = (vec![f32::NAN; 4], vec![]);
         for _ in 0..2 {
-            sums.start(3);
+            let mut sums = Sums::start(3, blocks, &mut tile, &mut total).unwrap();
             (0..blocks).for_each(|_| sums.next_block().iter_mut().for_each(|sum| *sum += 1.0));
             assert_eq!(sums.finish(), [blocks as f32; 3]);
         }

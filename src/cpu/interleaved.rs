@@ -2,7 +2,7 @@
 //! one tap is then a row of B as it lies, and pixels are laid out once for all taps.
 
 use super::gather::{Gather, Run};
-use super::parallel::zeroed;
+use super::workspace::room;
 use crate::error::Result;
 use std::ops::Range;
 
@@ -23,7 +23,8 @@ pub(super) struct Interleaved {
 }
 
 /// Consecutive grid rows of one image, and the position of the first of them.
-struct Segment {
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
     image: usize,
     first: usize,
     last: usize,
@@ -54,6 +55,7 @@ impl Interleaved {
         channels: Range<usize>,
         runs: &[Run],
         b: &mut Vec<f32>,
+        segments: &mut Vec<Segment>,
         begins: &mut Vec<usize>,
         rows: &mut Vec<usize>,
     ) -> Result<()> {
@@ -65,7 +67,7 @@ impl Interleaved {
         let width = (columns.len() - 1) * gather.step[1] + (right - left) as usize + 1;
         let height = |rows: usize| (rows - 1) * gather.step[0] + (bottom - top) as usize + 1;
 
-        let mut segments: Vec<Segment> = Vec::new();
+        segments.clear();
         let mut positions = 0;
         rows.clear();
         for run in runs {
@@ -84,9 +86,7 @@ impl Interleaved {
         positions += segments.last().map_or(0, |segment| height(segment.last + 1 - segment.first) * width);
 
         let panels = channels.len().div_ceil(self.nr);
-        if b.len() < panels * positions * self.nr {
-            *b = zeroed(panels * positions * self.nr)?;
-        }
+        room(b, panels * positions * self.nr)?;
         begins.clear();
         for panel in 0..panels {
             let taps = gather.taps[0].iter().flat_map(|row| gather.taps[1].iter().map(move |column| (row, column)));
@@ -96,7 +96,7 @@ impl Interleaved {
             }));
             let begin = channels.start + panel * self.nr;
             let panel_channels = begin..channels.end.min(begin + self.nr);
-            for segment in &segments {
+            for segment in &*segments {
                 let lines = b[(panel * positions + segment.position) * self.nr..].chunks_exact_mut(width * self.nr);
                 let first = (segment.first * gather.step[0]) as isize + top;
                 for (line, row) in lines.take(height(segment.last + 1 - segment.first)).zip(first..) {

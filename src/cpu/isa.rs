@@ -14,7 +14,7 @@ pub(super) enum Isa {
 }
 
 /// Whether the compiler's own target fuses a multiplication and an addition; where not, `mul_add` is a slow call.
-pub(super) const PORTABLE_FUSES: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+const PORTABLE_FUSES: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
 impl Isa {
     /// The best one here.
@@ -29,6 +29,11 @@ impl Isa {
             }
         }
         Isa::Portable
+    }
+
+    /// Whether a multiplication and an addition are rounded once.
+    pub(super) fn fuses(self) -> bool {
+        self != Isa::Portable || PORTABLE_FUSES
     }
 
     /// Every one here, the best first.

@@ -131,6 +131,13 @@ impl Memory {
         Ok(Memory { words, pool: pool.clone() })
     }
 
+    /// All of it, for its only owner.
+    pub fn own(&mut self) -> &mut [f32] {
+        let words = &mut self.words[..];
+        // SAFETY: an UnsafeCell<f32> has the layout of an f32, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<f32>(), words.len()) }
+    }
+
     fn bytes(&self) -> u64 {
         4 * self.words.len() as u64
     }

@@ -1,16 +1,18 @@
-//! The CPU device: every pass of every problem, on as many threads as the caller grants, with the same bits for any
-//! number of them.
+//! The CPU device: every pass of every problem, on the context's threads, with the same bits for any number of
+//! them.
 //!
 //! - `gather`: a pass as a correlation over pixels and taps; forward and input gradient are the same thing.
-//! - `dense`, `weight_gradient`: through the tile engine `gemm`.
-//! - `direct`, `direct_weight_gradient`: without it, for depthwise layers and small groups; `patch` pads for them.
+//! - `dense`: forward and input gradient with many result channels, by the tiles of `panel` over a `region`'s patch.
+//! - `weight_gradient`: through the tile engine `gemm`, from pixels laid out by `interleaved`.
+//! - `direct`, `direct_weight_gradient`: depthwise layers and small groups; `patch` pads for them.
+//! - `chains`: how sums are cut, so that they are exact enough.
 //! - `elementwise`: operations on pairs of elements.
 //! - `pad`: what surrounds an input where zeros do not.
-//! - `shifted`, `interleaved`: pixels laid out so that those two need not pack them tap by tap.
-//! - `isa`, `parallel`: which instructions, which threads.
+//! - `isa`, `threads`, `parallel`, `workspace`: which instructions, which threads, their work and their memory.
 //!
 //! Slices are contiguous: x and dx are N C H W, weight and dweight K C/g R S, y and dy N K P Q.
 
+mod chains;
 mod dense;
 mod direct;
 mod direct_weight_gradient;
@@ -21,26 +23,51 @@ mod interleaved;
 mod isa;
 mod memory;
 mod pad;
+mod panel;
 mod parallel;
 mod patch;
 pub(crate) mod probe;
-mod shifted;
+mod region;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod weight_gradient;
+mod workspace;
 
 pub(crate) use elementwise::elementwise;
 pub(crate) use memory::{Memory, Pool};
+pub(crate) use threads::{HELPER, Threads};
 
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use dense::Start;
 use gather::Gather;
 use isa::Isa;
+use std::sync::Arc;
 
-/// As many threads as the system says this process may keep busy.
-pub(crate) fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+/// What a pass is computed with.
+#[derive(Clone, Copy)]
+pub(crate) struct Machine<'a> {
+    isa: Isa,
+    threads: &'a Threads,
+    memory: &'a Arc<Pool>,
+    /// The way to take wherever it leads to the result; tests go each of them.
+    forced: Option<Way>,
+}
+
+/// Ways to compute a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code))] // only tests force one
+enum Way {
+    Dense,
+    Direct,
+}
+
+impl<'a> Machine<'a> {
+    /// This processor, with a context's threads and memory.
+    pub(crate) fn new(threads: &'a Threads, memory: &'a Arc<Pool>) -> Machine<'a> {
+        Machine { isa: Isa::detect(), threads, memory, forced: None }
+    }
 }
 
 /// What a forward pass makes of `x`: `y`, with the bias or added to what it held.
@@ -48,34 +75,22 @@ pub(crate) fn default_threads() -> usize {
 /// # Errors
 /// `InvalidArgument` for a slice of the wrong length, `OutOfHostMemory` for want of workspace.
 pub(crate) fn forward(
+    machine: &Machine<'_>,
     problem: &Problem,
     x: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
     y: &mut [f32],
-    threads: usize,
-) -> Result<()> {
-    forward_on(Isa::detect(), problem, x, weight, bias, y, threads)
-}
-
-fn forward_on(
-    isa: Isa,
-    problem: &Problem,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    y: &mut [f32],
-    threads: usize,
 ) -> Result<()> {
     fits("x", x, problem.input_elements())?;
     fits("weight", weight, problem.weight_elements())?;
     fits("y", y, problem.output_elements())?;
     bias.map_or(Ok(()), |bias| fits("bias", bias, problem.k))?;
     if let Some(padded) = problem.padded() {
-        let x = pad::pad(problem, &padded, x, threads)?;
-        return forward_on(isa, &padded, &x, weight, bias, y, threads);
+        let x = pad::pad(machine, problem, &padded, x)?;
+        return forward(machine, &padded, &x, weight, bias, y);
     }
-    correlate(isa, &Gather::forward(problem), x, weight, start(problem, bias), y, threads)
+    correlate(machine, &Gather::forward(problem), x, weight, start(problem, bias), y)
 }
 
 /// What an input gradient makes of `dy`: `dx`, with a bias (a transposed convolution's) or added to what it held.
@@ -83,24 +98,12 @@ fn forward_on(
 /// # Errors
 /// As [`forward`].
 pub(crate) fn backward_input(
+    machine: &Machine<'_>,
     problem: &Problem,
     dy: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
     dx: &mut [f32],
-    threads: usize,
-) -> Result<()> {
-    backward_input_on(Isa::detect(), problem, dy, weight, bias, dx, threads)
-}
-
-fn backward_input_on(
-    isa: Isa,
-    problem: &Problem,
-    dy: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    dx: &mut [f32],
-    threads: usize,
 ) -> Result<()> {
     fits("dy", dy, problem.output_elements())?;
     fits("weight", weight, problem.weight_elements())?;
@@ -108,9 +111,10 @@ fn backward_input_on(
     bias.map_or(Ok(()), |bias| fits("bias", bias, problem.c))?;
     if let Some(mut padded) = problem.padded() {
         padded.options.accumulate = false;
-        let mut gradient = parallel::zeroed(padded.input_elements() as usize)?;
-        backward_input_on(isa, &padded, dy, weight, bias, &mut gradient, threads)?;
-        return pad::fold(problem, &padded, &gradient, dx, threads);
+        let mut gradient = Memory::new(machine.memory, 4 * padded.input_elements())?;
+        let elements = padded.input_elements() as usize;
+        backward_input(machine, &padded, dy, weight, bias, &mut gradient.own()[..elements])?;
+        return pad::fold(machine, problem, &padded, &gradient.own()[..elements], dx);
     }
     let (mut gathers, misses_some) = Gather::backward_input(problem);
     let start = start(problem, bias);
@@ -124,7 +128,7 @@ fn backward_input_on(
             }
         }
     }
-    gathers.try_for_each(|gather| correlate(isa, &gather, dy, weight, start, dx, threads))
+    gathers.try_for_each(|gather| correlate(machine, &gather, dy, weight, start, dx))
 }
 
 /// The gradients of weight and bias, those that are wanted, from `x` and `dy`. A bias's needs only the tensor that it
@@ -133,24 +137,12 @@ fn backward_input_on(
 /// # Errors
 /// As [`forward`].
 pub(crate) fn backward_weight(
+    machine: &Machine<'_>,
     problem: &Problem,
     x: &[f32],
     dy: &[f32],
     dweight: Option<&mut [f32]>,
     dbias: Option<&mut [f32]>,
-    threads: usize,
-) -> Result<()> {
-    backward_weight_on(Isa::detect(), problem, x, dy, dweight, dbias, threads)
-}
-
-fn backward_weight_on(
-    isa: Isa,
-    problem: &Problem,
-    x: &[f32],
-    dy: &[f32],
-    dweight: Option<&mut [f32]>,
-    dbias: Option<&mut [f32]>,
-    threads: usize,
 ) -> Result<()> {
     let accumulate = problem.options.accumulate;
     if let Some(dbias) = dbias {
@@ -158,21 +150,21 @@ fn backward_weight_on(
         let (name, sums_of, elements) =
             if problem.transposed { ("x", x, problem.input_elements()) } else { ("dy", dy, problem.output_elements()) };
         fits(name, sums_of, elements)?;
-        weight_gradient::bias(problem.n as usize, sums_of, accumulate, dbias, threads)?;
+        weight_gradient::bias(machine, problem.n as usize, sums_of, accumulate, dbias)?;
     }
     let Some(dweight) = dweight else { return Ok(()) };
     fits("x", x, problem.input_elements())?;
     fits("dy", dy, problem.output_elements())?;
     fits("dweight", dweight, problem.weight_elements())?;
     if let Some(padded) = problem.padded() {
-        let x = pad::pad(problem, &padded, x, threads)?;
-        return backward_weight_on(isa, &padded, &x, dy, Some(dweight), None, threads);
+        let x = pad::pad(machine, problem, &padded, x)?;
+        return backward_weight(machine, &padded, &x, dy, Some(dweight), None);
     }
     let gather = Gather::forward(problem);
-    if direct_weight_gradient::weight_gradient(isa, &gather, x, dy, accumulate, dweight, threads)? {
+    if direct_weight_gradient::weight_gradient(machine, &gather, x, dy, accumulate, dweight)? {
         return Ok(());
     }
-    weight_gradient::dense(isa, &gather, x, dy, accumulate, dweight, threads)
+    weight_gradient::dense(machine, &gather, x, dy, accumulate, dweight)
 }
 
 fn start<'a>(problem: &Problem, bias: Option<&'a [f32]>) -> Start<'a> {
@@ -184,18 +176,17 @@ fn start<'a>(problem: &Problem, bias: Option<&'a [f32]>) -> Start<'a> {
 }
 
 fn correlate(
-    isa: Isa,
+    machine: &Machine<'_>,
     gather: &Gather,
     src: &[f32],
     weight: &[f32],
     start: Start<'_>,
     dst: &mut [f32],
-    threads: usize,
 ) -> Result<()> {
-    if direct::correlate(isa, gather, src, weight, start, dst, threads)? {
+    if direct::correlate(machine, gather, src, weight, start, dst)? {
         return Ok(());
     }
-    dense::correlate(isa, gather, src, weight, start, dst, threads)
+    dense::correlate(machine, gather, src, weight, start, dst)
 }
 
 fn fits(name: &str, slice: &[f32], elements: u64) -> Result<()> {

@@ -1,31 +1,52 @@
 //! Padding an input with copies of its own elements, and the gradient of that.
 
-use super::parallel::{self, Shared, zeroed};
+use super::Machine;
+use super::memory::Memory;
+use super::parallel::{Shared, for_each};
+use super::workspace::{Workspace, room};
 use crate::config::PaddingMode;
 use crate::error::Result;
 use crate::problem::Problem;
+use std::ops::Deref;
+
+/// A padded input.
+pub(super) struct Padded {
+    memory: Memory,
+    elements: usize,
+}
+
+impl Deref for Padded {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: it is this value's alone, and borrowed with it.
+        unsafe { self.memory.floats(0..self.elements) }
+    }
+}
 
 /// The input of `padded`, from that of `problem`.
 ///
 /// # Errors
 /// `OutOfHostMemory`.
-pub(super) fn pad(problem: &Problem, padded: &Problem, x: &[f32], threads: usize) -> Result<Vec<f32>> {
-    let [rows, columns] = originals(problem, padded)?;
+pub(super) fn pad(machine: &Machine<'_>, problem: &Problem, padded: &Problem, x: &[f32]) -> Result<Padded> {
+    let mut call = machine.threads.lease();
+    let call = &mut *call;
+    let [rows, columns] = originals(problem, padded, [&mut call.begins, &mut call.rows])?;
     let (width, planes) = (problem.w as usize, (problem.n * problem.c) as usize);
-    let mut result = zeroed(padded.input_elements() as usize)?;
-    let threads = parallel::worthwhile(result.len() as f64, threads);
-    let shared = Shared::new(&mut result);
+    let elements = padded.input_elements() as usize;
+    let mut result = Padded { memory: Memory::new(machine.memory, 4 * elements as u64)?, elements };
+    let shared = Shared::new(&mut result.memory.own()[..elements]);
     let plane = rows.len() * columns.len();
-    let work = |_: &mut (), item: usize| {
+    let work = |_: &mut Workspace, item: usize| {
         // SAFETY: an item alone owns its plane.
         let to = unsafe { shared.slice(item * plane, plane) };
-        for (to, row) in to.chunks_exact_mut(columns.len()).zip(&rows) {
+        for (to, row) in to.chunks_exact_mut(columns.len()).zip(rows) {
             let from = &x[(item * problem.h as usize + row) * width..][..width];
-            to.iter_mut().zip(&columns).for_each(|(to, &column)| *to = from[column]);
+            to.iter_mut().zip(columns).for_each(|(to, &column)| *to = from[column]);
         }
         Ok(())
     };
-    parallel::for_each(planes, threads, || Ok(()), work)?;
+    for_each(machine.threads, elements as f64, planes, work)?;
     Ok(result)
 }
 
@@ -34,46 +55,49 @@ pub(super) fn pad(problem: &Problem, padded: &Problem, x: &[f32], threads: usize
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn fold(
+    machine: &Machine<'_>,
     problem: &Problem,
     padded: &Problem,
     gradient: &[f32],
     dx: &mut [f32],
-    threads: usize,
 ) -> Result<()> {
-    let [rows, columns] = originals(problem, padded)?;
+    let mut call = machine.threads.lease();
+    let call = &mut *call;
+    let [rows, columns] = originals(problem, padded, [&mut call.begins, &mut call.rows])?;
     let (width, planes) = (problem.w as usize, (problem.n * problem.c) as usize);
     let (plane, padded_plane) = (problem.h as usize * width, rows.len() * columns.len());
     let accumulate = problem.options.accumulate;
-    let threads = parallel::worthwhile(gradient.len() as f64, threads);
     let shared = Shared::new(dx);
-    let work = |sums: &mut Vec<f64>, item: usize| {
+    let work = |own: &mut Workspace, item: usize| {
+        let sums = room(&mut own.doubles, plane)?;
         sums.fill(0.0);
         let copies = &gradient[item * padded_plane..][..padded_plane];
-        for (copies, row) in copies.chunks_exact(columns.len()).zip(&rows) {
+        for (copies, row) in copies.chunks_exact(columns.len()).zip(rows) {
             let sums = &mut sums[row * width..][..width];
-            copies.iter().zip(&columns).for_each(|(&copy, &column)| sums[column] += f64::from(copy));
+            copies.iter().zip(columns).for_each(|(&copy, &column)| sums[column] += f64::from(copy));
         }
         // SAFETY: an item alone owns its plane.
         let dx = unsafe { shared.slice(item * plane, plane) };
-        for (dx, sum) in dx.iter_mut().zip(sums) {
+        for (dx, sum) in dx.iter_mut().zip(&*sums) {
             *dx = (f64::from(if accumulate { *dx } else { 0.0 }) + *sum) as f32;
         }
         Ok(())
     };
-    parallel::for_each(planes, threads, || zeroed(plane), work)
+    for_each(machine.threads, gradient.len() as f64, planes, work)
 }
 
 /// For each position of the padded axes (height, width), the element of the axis that it is a copy of.
-fn originals(problem: &Problem, padded: &Problem) -> Result<[Vec<usize>; 2]> {
-    let axis = |axis: usize, size: u64, padded: u64| -> Result<Vec<usize>> {
-        let mut list = zeroed(padded as usize)?;
+fn originals<'a>(problem: &Problem, padded: &Problem, lists: [&'a mut Vec<usize>; 2]) -> Result<[&'a [usize]; 2]> {
+    let [rows, columns] = lists;
+    let fill = |axis: usize, size: u64, padded: u64, list: &'a mut Vec<usize>| -> Result<&'a [usize]> {
+        let list = room(list, padded as usize)?;
         for (at, original) in list.iter_mut().enumerate() {
             let at = at as isize - problem.padding[axis] as isize;
             *original = original_of(problem.padding_mode, at, size as isize) as usize;
         }
         Ok(list)
     };
-    Ok([axis(0, problem.h, padded.h)?, axis(1, problem.w, padded.w)?])
+    Ok([fill(0, problem.h, padded.h, rows)?, fill(1, problem.w, padded.w, columns)?])
 }
 
 fn original_of(mode: PaddingMode, at: isize, size: isize) -> isize {

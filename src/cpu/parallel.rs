@@ -4,73 +4,45 @@
 //! item, and how many threads there are, never shows in the bits.
 
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::error::{Error, Result, Status};
+use super::threads::Threads;
+use super::workspace::Workspace;
+use crate::error::{Error, Result};
 
-/// Below this many floating-point operations a second thread costs more to wake than it saves.
-const WORTH_A_THREAD: f64 = 2e6;
-
-/// How many threads a pass of so many operations should use, of those allowed.
-pub(super) fn worthwhile(flops: f64, threads: usize) -> usize {
-    threads.clamp(1, 1 + (flops / WORTH_A_THREAD) as usize)
-}
-
-/// Calls `work` once for each item in `0..items`, on at most `threads` threads, the caller's own among them.
-///
-/// Each thread first makes itself a workspace.
+/// Calls `work` once for each item in `0..items`, on as many threads as `flops` floating-point operations are worth,
+/// the caller's own among them. Each thread has a workspace, with whatever an earlier item left in it.
 ///
 /// # Errors
-/// The first one of `workspace` or `work`; what was written until then is unspecified.
-pub(super) fn for_each<W>(
+/// The first one of `work`; what was written until then is unspecified.
+pub(super) fn for_each(
+    threads: &Threads,
+    flops: f64,
     items: usize,
-    threads: usize,
-    workspace: impl Fn() -> Result<W> + Sync,
-    work: impl Fn(&mut W, usize) -> Result<()> + Sync,
+    work: impl Fn(&mut Workspace, usize) -> Result<()> + Sync,
 ) -> Result<()> {
+    if items == 0 {
+        return Ok(());
+    }
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
-    let run = || -> Result<()> {
-        let mut own = workspace()?;
-        while !failed.load(Ordering::Relaxed) {
+    let failure = OnceLock::<Error>::new();
+    let run = |place: usize| {
+        let mut own = threads.lease();
+        while threads.has_place(place) && !failed.load(Ordering::Relaxed) {
             let item = next.fetch_add(1, Ordering::Relaxed);
             if item >= items {
                 break;
             }
-            work(&mut own, item)?;
+            if let Err(error) = work(&mut own, item) {
+                let _ = failure.set(error);
+                failed.store(true, Ordering::Relaxed);
+            }
         }
-        Ok(())
     };
-    let run = || run().inspect_err(|_| failed.store(true, Ordering::Relaxed));
-    if items == 0 {
-        return Ok(());
-    }
-    std::thread::scope(|scope| {
-        // A thread that the system refuses is done without: the others take its items.
-        let helpers: Vec<_> = (1..threads.min(items))
-            .map_while(|_| std::thread::Builder::new().name("grilly-cpu".into()).spawn_scoped(scope, run).ok())
-            .collect();
-        let own = run();
-        helpers
-            .into_iter()
-            .map(|helper| {
-                helper
-                    .join()
-                    .unwrap_or_else(|_| Err(Error::new(Status::Internal, "a thread of the CPU device panicked")))
-            })
-            .fold(own, Result::and)
-    })
-}
-
-/// A zeroed vector, or `OutOfHostMemory`.
-pub(super) fn zeroed<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(len).map_err(|_| {
-        let bytes = len.saturating_mul(size_of::<T>());
-        Error::new(Status::OutOfHostMemory, format!("the CPU device could not allocate {bytes} bytes of workspace"))
-    })?;
-    vec.resize(len, T::default());
-    Ok(vec)
+    threads.run(threads.worthwhile(flops).min(items), &run);
+    failure.into_inner().map_or(Ok(()), Err)
 }
 
 /// A result that several threads write at once, each its own elements.
@@ -105,36 +77,34 @@ impl<'a, T> Shared<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::workspace::room;
+    use crate::error::Status;
 
     #[test]
     fn every_item_is_done_once_by_any_number_of_threads() {
-        for threads in [1, 2, 5, 100] {
-            let mut counts = vec![0u32; 37];
-            let shared = Shared::new(&mut counts);
-            let work = |_: &mut (), item| {
-                // SAFETY: each item takes the element of its own number.
-                let count = unsafe { shared.slice(item, 1) };
-                count[0] += 1;
-                Ok(())
-            };
-            for_each(37, threads, || Ok(()), work).unwrap();
-            assert!(counts.iter().all(|&c| c == 1), "{threads} threads");
+        for most in [1, 2, 5, 100] {
+            let threads = Threads::new(most);
+            for _ in 0..20 {
+                let mut counts = vec![0u32; 37];
+                let shared = Shared::new(&mut counts);
+                let work = |_: &mut Workspace, item| {
+                    // SAFETY: each item takes the element of its own number.
+                    let count = unsafe { shared.slice(item, 1) };
+                    count[0] += 1;
+                    Ok(())
+                };
+                for_each(&threads, 1e12, 37, work).unwrap();
+                assert!(counts.iter().all(|&c| c == 1), "{most} threads");
+            }
         }
     }
 
     #[test]
     fn an_error_on_any_thread_comes_back() {
-        let failing = for_each(9, 3, || Ok(()), |_, item| if item == 5 { Err(Error::invalid("five")) } else { Ok(()) });
-        assert_eq!(failing.unwrap_err().message(), "five");
-        let starved = for_each(9, 2, || zeroed::<f32>(usize::MAX / 8), |_, _| Ok(()));
-        assert_eq!(starved.unwrap_err().status(), Status::OutOfHostMemory);
-    }
-
-    #[test]
-    fn small_work_stays_on_the_callers_thread() {
-        assert_eq!(worthwhile(1e6, 8), 1);
-        assert_eq!(worthwhile(5e6, 8), 3);
-        assert_eq!(worthwhile(1e12, 8), 8);
-        assert_eq!(worthwhile(1e12, 0), 1);
+        let threads = Threads::new(3);
+        let failing = |_: &mut Workspace, item| if item == 5 { Err(Error::invalid("five")) } else { Ok(()) };
+        assert_eq!(for_each(&threads, 1e12, 9, failing).unwrap_err().message(), "five");
+        let starved = |own: &mut Workspace, _| room(&mut own.sums, usize::MAX / 8).map(drop);
+        assert_eq!(for_each(&threads, 1e12, 9, starved).unwrap_err().status(), Status::OutOfHostMemory);
     }
 }

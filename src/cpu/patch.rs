@@ -4,7 +4,7 @@
 //! neighbouring grid pixels read neighbouring elements, whatever the step.
 
 use super::gather::Gather;
-use super::parallel::zeroed;
+use super::workspace::room;
 use crate::error::Result;
 
 /// Elements of a patch at most: 512 KiB, an L2 cache.
@@ -27,13 +27,12 @@ pub(super) struct Patch {
     /// Elements of a phase, and the source column of its first for each phase.
     pub(super) pitch: usize,
     phases: Vec<isize>,
-    /// For each term of the reduction, where it reads for grid pixel (0, 0) of the band.
-    pub(super) offsets: Vec<usize>,
 }
 
 impl Patch {
     /// A layout for the bands of `gather`, or nothing where not even one grid row fits: huge kernels or many channels.
-    pub(super) fn plan(gather: &Gather) -> Result<Option<Patch>> {
+    /// `offsets` gets for each term of the reduction where it reads for grid pixel (0, 0) of the band.
+    pub(super) fn plan(gather: &Gather, offsets: &mut Vec<usize>) -> Result<Option<Patch>> {
         let step = gather.step.map(|step| step as isize);
         let columns = &gather.taps[1];
         let lead = columns.iter().map(|tap| tap.shift.div_euclid(step[1])).min().unwrap_or(0);
@@ -54,8 +53,7 @@ impl Patch {
         let band = gather.grid[0].div_ceil(gather.grid[0].div_ceil(band));
         let rows = (band - 1) * gather.step[0] + halo;
 
-        let mut offsets = zeroed(gather.depth())?;
-        let mut offset = offsets.iter_mut();
+        let mut offset = room(offsets, gather.depth())?.iter_mut();
         for channel in 0..gather.channels {
             for tap_row in &gather.taps[0] {
                 for (tap, at) in columns.iter().zip(offset.by_ref()) {
@@ -66,7 +64,7 @@ impl Patch {
             }
         }
         let phases = residues.iter().map(|residue| lead * step[1] + residue).collect();
-        Ok(Some(Patch { band, rows, first, row, pitch, phases, offsets }))
+        Ok(Some(Patch { band, rows, first, row, pitch, phases }))
     }
 
     /// Elements to allocate.

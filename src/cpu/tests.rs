@@ -41,6 +41,9 @@ struct Case {
     dy: Vec<f32>,
 }
 
+/// None: the one that a context takes.
+const WAYS: [Option<Way>; 3] = [None, Some(Way::Dense), Some(Way::Direct)];
+
 /// Everything that the three passes produce, flat: y, dx, dweight, dbias.
 type Results = [Vec<f32>; 4];
 
@@ -72,14 +75,20 @@ impl Case {
     }
 
     fn run(&self, isa: Isa, threads: usize, before: f32, accumulate: bool) -> Results {
+        self.go(None, isa, threads, before, accumulate)
+    }
+
+    fn go(&self, forced: Option<Way>, isa: Isa, threads: usize, before: f32, accumulate: bool) -> Results {
+        let (threads, memory) = (Threads::new(threads), Arc::new(Pool::new(0)));
+        let machine = Machine { isa, forced, ..Machine::new(&threads, &memory) };
         let mut p = self.problem.clone();
         p.options.accumulate = accumulate;
         let like = |v: &[f32]| vec![before; v.len()];
         let mut results = [like(&self.dy), like(&self.x), like(&self.weight), like(&self.bias)];
         let [y, dx, dweight, dbias] = &mut results;
-        forward_on(isa, &p, &self.x, &self.weight, Some(&self.bias), y, threads).unwrap();
-        backward_input_on(isa, &p, &self.dy, &self.weight, None, dx, threads).unwrap();
-        backward_weight_on(isa, &p, &self.x, &self.dy, Some(dweight), Some(dbias), threads).unwrap();
+        forward(&machine, &p, &self.x, &self.weight, Some(&self.bias), y).unwrap();
+        backward_input(&machine, &p, &self.dy, &self.weight, None, dx).unwrap();
+        backward_weight(&machine, &p, &self.x, &self.dy, Some(dweight), Some(dbias)).unwrap();
         results
     }
 
@@ -109,8 +118,8 @@ impl Case {
         let p = &self.problem;
         let largest = [&self.x, &self.weight, &self.dy].into_iter().flatten().fold(1f32, |m, v| m.max(v.abs()));
         let terms = [p.channels_per_group() * p.taps(), p.outputs_per_group() * p.taps(), p.n * p.p * p.q];
-        for isa in Isa::available() {
-            let results = self.run(isa, 2, f32::NAN, false);
+        for (isa, way) in Isa::available().into_iter().flat_map(|isa| WAYS.map(|way| (isa, way))) {
+            let results = self.go(way, isa, 2, f32::NAN, false);
             for ((name, k), (result, exact)) in ["y", "dx", "dweight", "dbias"]
                 .into_iter()
                 .zip([terms[0], terms[1], terms[2], terms[2]])
@@ -121,7 +130,10 @@ impl Case {
                 for (at, (&result, &(exact, size))) in result.iter().zip(exact).enumerate() {
                     let bound = 4.0 * k.sqrt() * f64::from(f32::EPSILON) * size + floor;
                     let error = (f64::from(result) - exact).abs();
-                    assert!(error <= bound, "{what}, {isa:?}: {name}[{at}] is {result}, not {exact} ± {bound}: {p:?}");
+                    assert!(
+                        error <= bound,
+                        "{what}, {isa:?}, {way:?}: {name}[{at}] is {result}, not {exact} ± {bound}: {p:?}"
+                    );
                 }
             }
         }
@@ -190,9 +202,10 @@ fn small_integers_come_out_exactly() {
     for (seed, shape) in SHAPES.iter().enumerate() {
         let case = case(shape, small_integers(seed as u64));
         let exact = case.exact();
-        for isa in Isa::available() {
-            for (result, exact) in case.run(isa, 1, f32::NAN, false).iter().zip(&exact) {
-                assert!(result.iter().zip(exact).all(|(&y, &(exact, _))| f64::from(y) == exact), "{isa:?} {shape:?}");
+        for (isa, way) in Isa::available().into_iter().flat_map(|isa| WAYS.map(|way| (isa, way))) {
+            for (result, exact) in case.go(way, isa, 1, f32::NAN, false).iter().zip(&exact) {
+                let right = result.iter().zip(exact).all(|(&y, &(exact, _))| f64::from(y) == exact);
+                assert!(right, "{isa:?} {way:?} {shape:?}");
             }
         }
     }
@@ -219,11 +232,14 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     ];
     for shape in SHAPES.iter().chain(busy) {
         let case = case(shape, noise(7));
-        let bits = |threads| {
-            case.run(Isa::detect(), threads, 0.0, false).map(|r| r.into_iter().map(f32::to_bits).collect::<Vec<_>>())
-        };
-        let one = bits(1);
-        assert!(one == bits(2) && one == bits(5), "{shape:?}");
+        for way in WAYS {
+            let bits = |threads| {
+                let results = case.go(way, Isa::detect(), threads, 0.0, false);
+                results.map(|r| r.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+            };
+            let one = bits(1);
+            assert!(one == bits(2) && one == bits(5), "{way:?} {shape:?}");
+        }
     }
 }
 
@@ -298,8 +314,10 @@ fn each_gradient_can_be_left_out() {
     let case = case(&SHAPES[2], noise(1));
     let [_, _, want_weight, want_bias] = case.run(Isa::detect(), 1, 0.0, false);
     let (mut dweight, mut dbias) = (vec![0.0; want_weight.len()], vec![0.0; want_bias.len()]);
-    backward_weight(&case.problem, &case.x, &case.dy, Some(&mut dweight), None, 1).unwrap();
-    backward_weight(&case.problem, &case.x, &case.dy, None, Some(&mut dbias), 1).unwrap();
+    let (threads, memory) = (Threads::new(1), Arc::new(Pool::new(0)));
+    let machine = Machine::new(&threads, &memory);
+    backward_weight(&machine, &case.problem, &case.x, &case.dy, Some(&mut dweight), None).unwrap();
+    backward_weight(&machine, &case.problem, &case.x, &case.dy, None, Some(&mut dbias)).unwrap();
     assert_eq!((dweight, dbias), (want_weight, want_bias));
 }
 
@@ -307,8 +325,10 @@ fn each_gradient_can_be_left_out() {
 fn a_slice_of_the_wrong_length_is_named() {
     let case = case(&SHAPES[1], noise(1));
     let mut y = vec![0.0; case.dy.len()];
-    let error = forward(&case.problem, &case.x[1..], &case.weight, None, &mut y, 1).unwrap_err();
+    let (threads, memory) = (Threads::new(1), Arc::new(Pool::new(0)));
+    let machine = Machine::new(&threads, &memory);
+    let error = forward(&machine, &case.problem, &case.x[1..], &case.weight, None, &mut y).unwrap_err();
     assert_eq!(error.message(), "x has 377 elements, expected 378");
-    let error = backward_input(&case.problem, &case.dy, &case.weight, None, &mut y, 1).unwrap_err();
+    let error = backward_input(&machine, &case.problem, &case.dy, &case.weight, None, &mut y).unwrap_err();
     assert!(error.message().starts_with("dx has "));
 }

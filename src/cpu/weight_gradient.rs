@@ -4,12 +4,12 @@
 //! the reduction runs over the pixels of the batch. It is cut into parts, so that a small filter still makes work for
 //! many threads; their sums meet in float64, in order.
 
-use super::dense::even;
+use super::Machine;
 use super::gather::{Gather, Run, Term};
 use super::gemm::{Engine, Panels, Sums, block_depth};
 use super::interleaved::{BLOCKS_TOGETHER, Interleaved};
-use super::isa::Isa;
-use super::parallel::{self, Shared, zeroed};
+use super::parallel::{Shared, for_each};
+use super::workspace::{Workspace, room};
 use crate::error::Result;
 
 /// Sums of an item at most: 1 MiB.
@@ -23,31 +23,19 @@ const ITEMS: usize = 16;
 /// Blocks of a part at least.
 const MIN_BLOCKS: usize = 8;
 
-struct Workspace {
-    a: Vec<f32>,
-    b: Vec<f32>,
-    sums: Sums,
-    terms: Vec<Term>,
-    runs: Vec<Run>,
-    /// Where the panels of B begin, and their rows.
-    begins: Vec<usize>,
-    rows: Vec<usize>,
-}
-
 /// The weight gradient of the layer whose forward pass is `gather`.
 ///
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn dense(
-    isa: Isa,
+    machine: &Machine<'_>,
     gather: &Gather,
     x: &[f32],
     dy: &[f32],
     accumulate: bool,
     dweight: &mut [f32],
-    threads: usize,
 ) -> Result<()> {
-    let engine = Engine::new(isa);
+    let engine = Engine::new(machine.isa);
     let (filter, pixels) = (gather.depth(), gather.pixels());
     let depth = block_depth(pixels);
     let blocks = pixels.div_ceil(depth);
@@ -64,23 +52,12 @@ pub(super) fn dense(
     let parts = ITEMS.div_ceil(tiles).min(blocks / MIN_BLOCKS).max(1);
     let part_blocks = blocks.div_ceil(parts);
 
-    let workspace = || {
-        Ok(Workspace {
-            a: zeroed(rows * depth)?,
-            b: zeroed(if interleaved.is_some() { 0 } else { columns * depth })?,
-            sums: Sums::new(rows * columns, part_blocks)?,
-            terms: Vec::new(),
-            runs: Vec::new(),
-            begins: Vec::new(),
-            rows: engine.every_nr(depth),
-        })
-    };
     let elements = dweight.len();
-    let mut partial = zeroed(if parts > 1 { parts * elements } else { 0 })?;
-    let threads = parallel::worthwhile(gather.flops(), threads);
+    let mut call = machine.threads.lease();
+    let partial = room(&mut call.sums, if parts > 1 { parts * elements } else { 0 })?;
     {
-        let result = Shared::new(if parts > 1 { &mut partial } else { &mut *dweight });
-        parallel::for_each(tiles * parts, threads, workspace, |own, item| {
+        let result = Shared::new(if parts > 1 { &mut *partial } else { &mut *dweight });
+        for_each(machine.threads, gather.flops(), tiles * parts, |own: &mut Workspace, item| {
             let (part, tile) = (item / tiles, item % tiles);
             let (group, tile) = (tile / (row_blocks * column_blocks), tile % (row_blocks * column_blocks));
             let (first_row, first_unit) = (tile / column_blocks * rows, tile % column_blocks * width);
@@ -88,7 +65,12 @@ pub(super) fn dense(
             let last_unit = units.min(first_unit + width);
             let row_panels = (last_row - first_row).div_ceil(engine.mr);
             let column_panels = (last_unit - first_unit).div_ceil(engine.nr) * unit_columns;
-            own.sums.start(row_panels * column_panels * engine.mr * engine.nr);
+            let mut sums = Sums::start(
+                row_panels * column_panels * engine.mr * engine.nr,
+                part_blocks,
+                &mut own.sums,
+                &mut own.totals,
+            )?;
             if interleaved.is_none() {
                 gather.terms(first_unit, last_unit, &mut own.terms);
             }
@@ -102,7 +84,8 @@ pub(super) fn dense(
                     gather.runs(first, last, usize::MAX, &mut own.runs);
                     let channels = first_unit..last_unit;
                     let (begins, rows) = (&mut own.begins, &mut own.rows);
-                    interleaved.lay_out(gather, group, x, channels, &own.runs, &mut own.b, begins, rows)?;
+                    let (b, segments) = (&mut own.b, &mut own.segments);
+                    interleaved.lay_out(gather, group, x, channels, &own.runs, b, segments, begins, rows)?;
                 }
                 gather.runs(first, last, usize::MAX, &mut own.runs);
                 let panels = match &interleaved {
@@ -111,19 +94,21 @@ pub(super) fn dense(
                         Panels { values: &own.b, begins: &own.begins, rows }
                     }
                     None => {
-                        let b = &mut own.b[..column_panels * engine.nr * len];
+                        let b = room(&mut own.b, column_panels * engine.nr * len)?;
                         pack_columns(gather, group, x, &own.terms, &own.runs, engine.nr, b);
                         own.begins.clear();
                         own.begins.extend((0..column_panels).map(|panel| panel * engine.nr * len));
-                        Panels { values: b, begins: &own.begins, rows: &own.rows[..len] }
+                        own.rows.clear();
+                        own.rows.extend((0..len).map(|at| at * engine.nr));
+                        Panels { values: b, begins: &own.begins, rows: &own.rows }
                     }
                 };
-                let a = &mut own.a[..row_panels * engine.mr * len];
+                let a = room(&mut own.a, row_panels * engine.mr * len)?;
                 let rows = Rows { gather, group, first: first_row, last: last_row };
                 rows.pack(dy, &own.runs, engine.mr, a);
-                engine.multiply(a, panels, own.sums.next_block());
+                engine.multiply(a, panels, sums.next_block());
             }
-            let sums = own.sums.finish();
+            let sums = sums.finish();
             let keep = accumulate && parts == 1;
             for output in first_row..last_row {
                 let to = part * elements + group * gather.weight_group + output * gather.weight_output;
@@ -149,6 +134,11 @@ pub(super) fn dense(
         }
     }
     Ok(())
+}
+
+/// Cuts `size` into equal pieces of at most about `most`, each but the last a multiple of `unit`.
+fn even(size: usize, most: usize, unit: usize) -> usize {
+    size.div_ceil(size.div_ceil(most.max(1))).next_multiple_of(unit)
 }
 
 /// The result channels of an item.
@@ -224,11 +214,11 @@ fn pack_columns(gather: &Gather, group: usize, x: &[f32], terms: &[Term], runs: 
 ///
 /// # Errors
 /// `OutOfHostMemory`.
-pub(super) fn bias(batch: usize, dy: &[f32], accumulate: bool, dbias: &mut [f32], threads: usize) -> Result<()> {
+pub(super) fn bias(machine: &Machine<'_>, batch: usize, dy: &[f32], accumulate: bool, dbias: &mut [f32]) -> Result<()> {
     let channels = dbias.len();
     let plane = dy.len().checked_div(batch * channels).unwrap_or(0);
     let result = Shared::new(dbias);
-    let work = |_: &mut (), channel: usize| {
+    let work = |_: &mut Workspace, channel: usize| {
         let mut lanes = [0f64; 16];
         for image in 0..batch {
             let (whole, rest) = dy[(image * channels + channel) * plane..][..plane].as_chunks::<16>();
@@ -242,5 +232,5 @@ pub(super) fn bias(batch: usize, dy: &[f32], accumulate: bool, dbias: &mut [f32]
         *to = (f64::from(if accumulate { *to } else { 0.0 }) + lanes.iter().sum::<f64>()) as f32;
         Ok(())
     };
-    parallel::for_each(channels, parallel::worthwhile(dy.len() as f64, threads), || Ok(()), work)
+    for_each(machine.threads, dy.len() as f64, channels, work)
 }

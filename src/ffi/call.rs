@@ -2,7 +2,9 @@
 
 use super::handle::{self, Handle, Object};
 use super::types::{GRILLY_OK, grilly_status};
+use crate::cpu;
 use crate::error::{Error, Result, Status};
+use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_char;
 use std::panic::{self, AssertUnwindSafe};
@@ -45,8 +47,9 @@ pub fn call(body: impl FnOnce(&mut Call) -> Result<()>) -> grilly_status {
     silence_panics();
     let mut call = Call::default();
     let nested = INSIDE.replace(true);
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&mut call))).unwrap_or_else(|_| {
-        let what = PANIC.take().unwrap_or_else(|| "a panic".into());
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&mut call))).unwrap_or_else(|panic| {
+        // A helper's panic comes without the hook's text, since that ran on the helper's thread.
+        let what = PANIC.take().or_else(|| text(&*panic)).unwrap_or_else(|| "a panic".into());
         for context in &call.contexts {
             context.refuse_work(&what);
         }
@@ -62,6 +65,12 @@ pub fn call(body: impl FnOnce(&mut Call) -> Result<()>) -> grilly_status {
             error.status() as grilly_status
         }
     }
+}
+
+/// What a panic was raised with, if that is text.
+fn text(panic: &(dyn Any + Send)) -> Option<String> {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.map(String::from).or_else(|| panic.downcast_ref::<String>().cloned())
 }
 
 /// The message of this thread's latest error, until its next one.
@@ -90,11 +99,45 @@ fn silence_panics() {
     ONCE.call_once(|| {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if INSIDE.get() {
+            if std::thread::current().name() == Some(cpu::HELPER) {
+                // The caller whose work it is will raise it again.
+            } else if INSIDE.get() {
                 PANIC.set(Some(info.to_string()));
             } else {
                 previous(info);
             }
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handle::grilly_context;
+    use super::super::types::GRILLY_ERROR_INTERNAL;
+    use super::*;
+    use crate::context::Backend;
+    use crate::{Context, ContextDesc, DeviceChoice};
+    use std::sync::Barrier;
+
+    #[test]
+    fn a_panic_of_a_helper_ends_its_context() {
+        let desc = ContextDesc { device: DeviceChoice::Cpu, threads: 2, ..ContextDesc::default() };
+        let context: *mut grilly_context = handle::insert(Context::new(&desc).unwrap()).unwrap();
+        let status = call(|call| {
+            let context = call.get(context)?;
+            let Backend::Cpu { threads, .. } = context.backend() else { unreachable!("it is the CPU's") };
+            let both = Barrier::new(2);
+            threads.run(2, &|place| {
+                both.wait();
+                assert!(place == 0, "a helper's bug");
+            });
+            Ok(())
+        });
+        assert_eq!(status, GRILLY_ERROR_INTERNAL);
+        assert_eq!(call(|call| call.get(context).map(drop)), GRILLY_ERROR_INTERNAL);
+        // SAFETY: the thread's own message, which ends with a null byte.
+        let message = unsafe { std::ffi::CStr::from_ptr(message()) }.to_str().unwrap();
+        assert!(message.contains("refuses further work") && message.contains("a helper's bug"), "{message}");
+        handle::remove(context).unwrap();
+    }
 }

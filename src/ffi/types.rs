@@ -126,7 +126,8 @@ pub struct grilly_context_desc {
     pub device: i32,
     /// `GRILLY_CONTEXT_*` bits.
     pub flags: u32,
-    /// Threads of the CPU device; 0: one for each core.
+    /// Threads of the CPU device that may be at work at once, the callers' own among them; 0: as many as the environment
+    /// variable `GRILLY_THREADS` says, or one for each core.
     pub threads: u32,
     /// Must be 0.
     pub reserved: u32,

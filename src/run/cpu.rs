@@ -13,38 +13,38 @@ use ndarray::{ArrayViewD, ArrayViewMutD};
 use std::borrow::Cow;
 use std::ops::Range;
 
-pub fn forward(problem: &Problem, call: Forward<'_>, threads: usize) -> Result<()> {
+pub fn forward(machine: &cpu::Machine<'_>, problem: &Problem, call: Forward<'_>) -> Result<()> {
     let Forward { x, weight, bias, mut y } = call;
     let bias = bias.as_ref().map(contiguous).transpose()?;
     let (x, weight) = (contiguous(&x)?, weight_values(&weight)?);
     let mut result = Target::new(&mut y, false)?;
-    correlate(problem, &x, &weight, bias.as_deref(), result.values(), threads)?;
+    correlate(machine, problem, &x, &weight, bias.as_deref(), result.values())?;
     result.finish();
     Ok(())
 }
 
 /// A pass from activations to activations. A transposed convolution takes either for the other: see [`Problem`].
 fn correlate(
+    machine: &cpu::Machine<'_>,
     problem: &Problem,
     source: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
     result: &mut [f32],
-    threads: usize,
 ) -> Result<()> {
     match problem.pass {
-        Pass::BackwardInput => cpu::backward_input(problem, source, weight, bias, result, threads),
-        _ => cpu::forward(problem, source, weight, bias, result, threads),
+        Pass::BackwardInput => cpu::backward_input(machine, problem, source, weight, bias, result),
+        _ => cpu::forward(machine, problem, source, weight, bias, result),
     }
 }
 
-pub fn backward(problems: &[Option<Problem>; 2], call: Backward<'_>, threads: usize) -> Result<()> {
+pub fn backward(machine: &cpu::Machine<'_>, problems: &[Option<Problem>; 2], call: Backward<'_>) -> Result<()> {
     let Backward { x, weight, dy, mut dx, mut dweight, mut dbias, accumulate } = call;
     let dy = contiguous(&dy)?;
     let [input_gradient, parameters] = problems;
     if let (Some(problem), Some(dx), Some(weight)) = (input_gradient, &mut dx, &weight) {
         let mut result = Target::new(dx, accumulate.input)?;
-        correlate(problem, &dy, &weight_values(weight)?, None, result.values(), threads)?;
+        correlate(machine, problem, &dy, &weight_values(weight)?, None, result.values())?;
         result.finish();
     }
     if let Some(problem) = parameters {
@@ -54,17 +54,17 @@ pub fn backward(problems: &[Option<Problem>; 2], call: Backward<'_>, threads: us
         let mut dbias = dbias.as_mut().map(|result| Target::new(result, accumulate.parameters)).transpose()?;
         let (weight_values, bias_values) = (dweight.as_mut().map(Target::values), dbias.as_mut().map(Target::values));
         let (x, dy) = if problem.transposed { (&dy, &x) } else { (&x, &dy) };
-        cpu::backward_weight(problem, x, dy, weight_values, bias_values, threads)?;
+        cpu::backward_weight(machine, problem, x, dy, weight_values, bias_values)?;
         [dweight, dbias].into_iter().flatten().for_each(Target::finish);
     }
     Ok(())
 }
 
-pub fn elementwise(problem: &Broadcast, call: &Elementwise<'_>, threads: usize) -> Result<()> {
+pub fn elementwise(machine: &cpu::Machine<'_>, problem: &Broadcast, call: &Elementwise<'_>) -> Result<()> {
     let (a, b) = (operand(problem.a, &call.a)?, operand(problem.b, &call.b)?);
     let (memory, range) = memory_of(&call.out)?;
     // SAFETY: as in `contiguous`: this range is this call's alone.
-    cpu::elementwise(problem, a, b, unsafe { memory.floats_mut(range) }, threads)
+    cpu::elementwise(machine, problem, a, b, unsafe { memory.floats_mut(range) })
 }
 
 /// An operand's own memory. What is the result's is read through the result.

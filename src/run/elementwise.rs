@@ -3,6 +3,7 @@
 use super::{cpu, vulkan};
 use crate::broadcast::Broadcast;
 use crate::context::{Backend, Context};
+use crate::cpu::Machine;
 use crate::elementwise::Elementwise;
 use crate::error::{Error, Result, Status};
 use crate::kernels;
@@ -17,7 +18,7 @@ pub fn run(context: &Context, problem: &Broadcast, call: &Elementwise<'_>) -> Re
         Backend::Vulkan(device) => on_vulkan(device, problem, call),
         Backend::Cpu { threads, memory } => {
             memory.count_work();
-            cpu::elementwise(problem, call, *threads)
+            cpu::elementwise(&Machine::new(threads, memory), problem, call)
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod vulkan;
 
 use crate::context::{Backend, Context};
 use crate::conv2d::{Backward, Forward};
+use crate::cpu::Machine;
 use crate::error::Result;
 use crate::problem::Problem;
 
@@ -18,7 +19,7 @@ pub fn forward(context: &Context, problem: &Problem, call: Forward<'_>) -> Resul
         }
         Backend::Cpu { threads, memory } => {
             memory.count_work();
-            cpu::forward(problem, call, *threads)
+            cpu::forward(&Machine::new(threads, memory), problem, call)
         }
     }
 }
@@ -35,7 +36,7 @@ pub fn backward(context: &Context, problems: &[Option<Problem>; 2], call: Backwa
         }
         Backend::Cpu { threads, memory } => {
             memory.count_work();
-            cpu::backward(problems, call, *threads)
+            cpu::backward(&Machine::new(threads, memory), problems, call)
         }
     }
 }

@@ -22,7 +22,8 @@ class Compute:
     Args:
         device: None chooses by VK_GPU_INDEX, else the best Vulkan GPU, else the CPU; "cpu" is the CPU device; an
             integer counts as `grilly.devices()` does.
-        threads: threads of the CPU device; 0 is one for each core.
+        threads: threads of the CPU device that may be at work at once, callers' own among them; 0 is as many as the
+            environment variable GRILLY_THREADS says, or one for each core.
         memory_budget: bytes of device memory that it may hold; 0 is as many as there are.
 
     Raises:

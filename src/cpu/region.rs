@@ -1,0 +1,199 @@
+//! Result pixels cut into regions, and what a region reads: a patch of source rows with its padding written out.
+
+use super::dense::even;
+use super::gather::Gather;
+use super::workspace::room;
+use crate::error::Result;
+use std::ops::Range;
+
+/// How a batch is cut: into groups of whole images, or images into bands of rows, or rows into stretches.
+pub(super) struct Layout {
+    images: usize,
+    rows: usize,
+    columns: usize,
+    /// Regions of the batch.
+    pub(super) regions: usize,
+    /// Pixels of the largest region.
+    pub(super) most_pixels: usize,
+    /// Elements of the largest region's patch for one channel.
+    pub(super) most_channel: usize,
+}
+
+/// A box of result pixels, and the patch that it reads, `[channel][image][row][column]`.
+pub(super) struct Region {
+    images: Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    patch: Patch,
+}
+
+/// Sizes of a patch.
+struct Patch {
+    /// The source row that grid row 0's window begins with, and the column.
+    first: [isize; 2],
+    /// Rows from a window to the next, and how many there are: rows that no window reads are left out.
+    step: usize,
+    height: usize,
+    rows: usize,
+    /// Elements of a row.
+    pitch: usize,
+    image: usize,
+    channel: usize,
+}
+
+impl Patch {
+    fn new(gather: &Gather, images: usize, rows: usize, columns: usize) -> Patch {
+        let [[top, bottom], [left, right]] = [0, 1].map(|axis| gather.shifts(axis).unwrap_or([0, 0]));
+        let height = (bottom - top) as usize + 1;
+        let step = gather.step[0].min(height);
+        let rows = (rows - 1) * step + height;
+        let pitch = (columns - 1) * gather.step[1] + (right - left) as usize + 1;
+        let image = rows * pitch;
+        Patch { first: [top, left], step, height, rows, pitch, image, channel: images * image }
+    }
+
+    /// The source row in stored row `row`, for a region whose first grid row is `first`.
+    fn source(&self, gather: &Gather, first: usize, row: usize) -> isize {
+        let row = match gather.step[0] > self.height {
+            true => row / self.height * gather.step[0] + row % self.height,
+            false => row,
+        };
+        self.first[0] + (first * gather.step[0] + row) as isize
+    }
+}
+
+impl Layout {
+    /// Regions of about `pixels` pixels, and where there is a choice whole tiles of `tile`.
+    pub(super) fn new(gather: &Gather, pixels: usize, tile: usize) -> Layout {
+        let ([height, width], batch) = (gather.grid, gather.batch);
+        let (images, rows, columns) = if width >= pixels {
+            (1, 1, even(width, pixels).next_multiple_of(tile).min(width))
+        } else if width * height >= pixels {
+            (1, even(height, pixels / width), width)
+        } else {
+            (even(batch, pixels / (width * height)), height, width)
+        };
+        let regions = batch.div_ceil(images) * height.div_ceil(rows) * width.div_ceil(columns);
+        let most_channel = Patch::new(gather, images, rows, columns).channel;
+        Layout { images, rows, columns, regions, most_pixels: images * rows * columns, most_channel }
+    }
+
+    /// A region, and for each of its pixels where the window begins in the patch; the last one is repeated to whole
+    /// tiles.
+    pub(super) fn region(&self, gather: &Gather, number: usize, tile: usize, windows: &mut Vec<usize>) -> Region {
+        let ([height, width], batch) = (gather.grid, gather.batch);
+        let (bands, stretches) = (height.div_ceil(self.rows), width.div_ceil(self.columns));
+        let part = |at: usize, size: usize, all: usize| at * size..all.min((at + 1) * size);
+        let images = part(number / stretches / bands, self.images, batch);
+        let rows = part(number / stretches % bands, self.rows, height);
+        let columns = part(number % stretches, self.columns, width);
+        let patch = Patch::new(gather, images.len(), rows.len(), columns.len());
+        windows.clear();
+        for image in 0..images.len() {
+            for row in 0..rows.len() {
+                let line = image * patch.image + row * patch.step * patch.pitch;
+                windows.extend((0..columns.len()).map(|column| line + column * gather.step[1]));
+            }
+        }
+        let last = windows[windows.len() - 1];
+        windows.resize(windows.len().next_multiple_of(tile), last);
+        Region { images, rows, columns, patch }
+    }
+}
+
+impl Region {
+    /// Lists where in a window terms `first..last` read, from the first one's channel on.
+    pub(super) fn offsets(&self, gather: &Gather, first: usize, last: usize, offsets: &mut Vec<usize>) {
+        let (rows, columns) = (&gather.taps[0], &gather.taps[1]);
+        let [top, left] = self.patch.first;
+        let begin = first / (rows.len() * columns.len());
+        let mut place = (first / columns.len() / rows.len(), first / columns.len() % rows.len(), first % columns.len());
+        offsets.clear();
+        for _ in first..last {
+            let (channel, row, column) = place;
+            let tap = (rows[row].shift - top) as usize * self.patch.pitch + (columns[column].shift - left) as usize;
+            offsets.push((channel - begin) * self.patch.channel + tap);
+            place = match place {
+                (channel, row, column) if column + 1 < columns.len() => (channel, row, column + 1),
+                (channel, row, _) if row + 1 < rows.len() => (channel, row + 1, 0),
+                (channel, ..) => (channel + 1, 0, 0),
+            };
+        }
+    }
+
+    /// Fills the patch with the channels of some terms.
+    ///
+    /// # Errors
+    /// `OutOfHostMemory`.
+    pub(super) fn fill(
+        &self,
+        gather: &Gather,
+        group: usize,
+        channels: Range<usize>,
+        src: &[f32],
+        patch: &mut Vec<f32>,
+    ) -> Result<()> {
+        let Patch { pitch, .. } = self.patch;
+        let [height, width] = gather.src;
+        let mut lines = room(patch, channels.len() * self.patch.channel)?.chunks_exact_mut(pitch);
+        let left = self.patch.first[1] + (self.columns.start * gather.step[1]) as isize;
+        let zeros = (-left).clamp(0, pitch as isize) as usize;
+        let from = (left + zeros as isize) as usize;
+        let count = width.saturating_sub(from).min(pitch - zeros);
+        for channel in channels {
+            for image in self.images.clone() {
+                let plane = &src[gather.src_plane(image, group, channel)..][..height * width];
+                for (row, line) in (0..self.patch.rows).zip(&mut lines) {
+                    let row = self.patch.source(gather, self.rows.start, row);
+                    if row < 0 || row as usize >= height || count == 0 {
+                        line.fill(0.0);
+                        continue;
+                    }
+                    clear(&mut line[..zeros]);
+                    clear(&mut line[zeros + count..]);
+                    copy(&mut line[zeros..zeros + count], &plane[row as usize * width + from..][..count]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `visit(at, image, row, column, len)` for every line of pixels, `at` its place among the region's.
+    pub(super) fn lines(&self, mut visit: impl FnMut(usize, usize, usize, usize, usize)) {
+        let mut at = 0;
+        for image in self.images.clone() {
+            for row in self.rows.clone() {
+                visit(at, image, row, self.columns.start, self.columns.len());
+                at += self.columns.len();
+            }
+        }
+    }
+}
+
+/// Zeros a piece that is mostly of one element or two, which is no work for a function of the C library.
+#[inline(always)]
+fn clear(piece: &mut [f32]) {
+    match piece {
+        [] => {}
+        [one] => *one = 0.0,
+        [one, two] => (*one, *two) = (0.0, 0.0),
+        more => more.fill(0.0),
+    }
+}
+
+/// Copies a line, a short one without a call.
+#[inline(always)]
+fn copy(to: &mut [f32], from: &[f32]) {
+    const PIECE: usize = 8;
+    if (PIECE..=8 * PIECE).contains(&to.len()) {
+        for (to, from) in to.as_chunks_mut::<PIECE>().0.iter_mut().zip(from.as_chunks::<PIECE>().0) {
+            *to = *from;
+        }
+        // The last piece may overlap the one before.
+        if let (Some(to), Some(from)) = (to.last_chunk_mut::<PIECE>(), from.last_chunk::<PIECE>()) {
+            *to = *from;
+        }
+        return;
+    }
+    to.copy_from_slice(from);
+}
