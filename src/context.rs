@@ -22,6 +22,9 @@ pub struct ContextDesc {
     pub threads: u32,
     /// Use no more of the device than what every device must offer. For tests.
     pub minimum_limits: bool,
+    /// For tests, if not 0: a Vulkan device is used as if the host did not see its memory, and host tensors travel in
+    /// pieces of at most so many bytes.
+    pub piece_bytes: u64,
     /// Receives log messages.
     pub log: Option<Log>,
 }
@@ -63,6 +66,9 @@ pub struct Stats {
     pub blocks_in_use: u64,
     /// Blocks taken from the device; one reused from the pool does not count.
     pub allocations: u64,
+    /// Bytes of host memory held for [`crate::Context::create_host_buffer`], pooled blocks included. The others do not
+    /// count these.
+    pub host_bytes_held: u64,
     /// Bytes copied from host tensors to the device.
     pub upload_bytes: u64,
     /// Bytes copied from the device to host tensors.
@@ -88,9 +94,28 @@ struct Inner {
     backend: Backend,
     log: Option<Log>,
     refusal: OnceLock<String>,
-    plans: Mutex<HashMap<(Problem, bool), Arc<Plan>>>,
+    plans: Mutex<HashMap<(Problem, bool), Arc<Ready>>>,
     upload_bytes: AtomicU64,
     download_bytes: AtomicU64,
+}
+
+/// A plan, and once it runs the pipeline of each of its dispatches.
+pub(crate) struct Ready {
+    pub plan: Plan,
+    pipelines: OnceLock<Vec<vulkan::Pipeline>>,
+}
+
+impl Ready {
+    /// The pipelines, compiled at the first call.
+    pub fn pipelines(&self, device: &vulkan::Device) -> Result<&[vulkan::Pipeline]> {
+        if let Some(pipelines) = self.pipelines.get() {
+            return Ok(pipelines);
+        }
+        let dispatches = self.plan.dispatches.iter();
+        let made = dispatches.map(|dispatch| device.pipeline(dispatch.module, &dispatch.specialization));
+        let made = made.collect::<Result<Vec<_>>>()?;
+        Ok(self.pipelines.get_or_init(|| made))
+    }
 }
 
 /// Where a context computes.
@@ -111,7 +136,12 @@ impl Context {
         let chosen = choose(desc.device)?;
         let backend = match chosen.vulkan {
             Some(physical) => {
-                Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, desc.memory_budget, desc.minimum_limits)?))
+                let options = vulkan::Options {
+                    budget: desc.memory_budget,
+                    minimum_limits: desc.minimum_limits,
+                    piece_bytes: desc.piece_bytes,
+                };
+                Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, options)?))
             }
             None => Backend::Cpu {
                 threads: if desc.threads == 0 { cpu::default_threads() } else { desc.threads as usize },
@@ -143,6 +173,7 @@ impl Context {
             Backend::Vulkan(device) => {
                 let counters = device.counters();
                 Stats {
+                    host_bytes_held: counters.memory.host_bytes_held,
                     bytes_held: counters.memory.bytes_held,
                     bytes_in_use: counters.memory.bytes_in_use,
                     bytes_peak: counters.memory.bytes_peak,
@@ -211,13 +242,14 @@ impl Context {
     }
 
     /// The plan for a problem on a Vulkan device, made once.
-    pub(crate) fn plan(&self, device: &vulkan::Device, problem: &Problem, prepacked: bool) -> Result<Arc<Plan>> {
+    pub(crate) fn plan(&self, device: &vulkan::Device, problem: &Problem, prepacked: bool) -> Result<Arc<Ready>> {
         let key = (problem.clone(), prepacked);
         let mut plans = self.0.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plan) = plans.get(&key) {
             return Ok(plan.clone());
         }
-        let plan = Arc::new(kernels::plan(problem, device.limits(), prepacked)?);
+        let plan = kernels::plan(problem, device.limits(), prepacked)?;
+        let plan = Arc::new(Ready { plan, pipelines: OnceLock::new() });
         if plans.len() >= MOST_PLANS {
             plans.clear();
         }

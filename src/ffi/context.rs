@@ -67,6 +67,7 @@ pub unsafe extern "C" fn grilly_context_create(
                 }
             },
             log: logger(&desc),
+            ..ContextDesc::default()
         })?;
         // SAFETY: not null, and writable as the caller promised.
         unsafe { context.write(handle::insert(created)?) };
