@@ -3,7 +3,8 @@
 use crate::context::{Backend, Context};
 use crate::cpu;
 use crate::error::{Error, Result};
-use crate::vulkan::{Block, Bound, Home, Recorder};
+use crate::run::stream;
+use crate::vulkan::{Block, Bound, Home, HostArray, Recorder};
 use std::sync::Arc;
 
 /// Memory on a context's device.
@@ -130,16 +131,20 @@ impl Buffer {
             return Ok(());
         }
         self.context.count_transfers(data.len() as u64, 0);
+        let bytes = data.len() as u64;
         match &self.storage {
             Storage::Cpu(memory) => memory.write(offset, data),
             Storage::Host(block) => block.write(offset, data)?,
             Storage::Vulkan(block) if block.is_mapped() => block.write(offset, data)?,
             Storage::Vulkan(block) => {
-                let bytes = data.len() as u64;
+                let to = Bound { block, offset, bytes };
+                if let Some(array) = HostArray::reading_words(data) {
+                    return stream::write(block.device(), array, to);
+                }
                 let staging = Block::new(block.device(), Home::Staging, bytes)?;
                 staging.write(0, data)?;
                 let mut recorder = Recorder::new(block.device())?;
-                recorder.copy(Bound { block: &staging, offset: 0, bytes }, Bound { block, offset, bytes });
+                recorder.copy(Bound { block: &staging, offset: 0, bytes }, to);
                 recorder.submit()?;
                 recorder.wait()?;
             }
@@ -157,15 +162,19 @@ impl Buffer {
             return Ok(());
         }
         self.context.count_transfers(0, data.len() as u64);
+        let bytes = data.len() as u64;
         match &self.storage {
             Storage::Cpu(memory) => memory.read(offset, data),
             Storage::Host(block) => block.read(offset, data)?,
             Storage::Vulkan(block) if block.is_mapped() => block.read(offset, data)?,
             Storage::Vulkan(block) => {
-                let bytes = data.len() as u64;
+                let from = Bound { block, offset, bytes };
+                if let Some(array) = HostArray::writing_words(data) {
+                    return stream::read(block.device(), from, array);
+                }
                 let staging = Block::new(block.device(), Home::Staging, bytes)?;
                 let mut recorder = Recorder::new(block.device())?;
-                recorder.copy(Bound { block, offset, bytes }, Bound { block: &staging, offset: 0, bytes });
+                recorder.copy(from, Bound { block: &staging, offset: 0, bytes });
                 recorder.submit()?;
                 recorder.wait()?;
                 staging.read(0, data)?;

@@ -56,7 +56,7 @@ impl Log {
 /// What a context holds and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Bytes of device and staging memory held, pooled blocks included.
+    /// Bytes of device memory held, pooled blocks included.
     pub bytes_held: u64,
     /// Bytes of those that are in use.
     pub bytes_in_use: u64,
@@ -66,9 +66,6 @@ pub struct Stats {
     pub blocks_in_use: u64,
     /// Blocks taken from the device; one reused from the pool does not count.
     pub allocations: u64,
-    /// Bytes of host memory held for [`crate::Context::create_host_buffer`], pooled blocks included. The others do not
-    /// count these.
-    pub host_bytes_held: u64,
     /// Bytes copied from host tensors to the device.
     pub upload_bytes: u64,
     /// Bytes copied from the device to host tensors.
@@ -81,6 +78,8 @@ pub struct Stats {
     pub pipelines: u64,
     /// Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none.
     pub device_nanoseconds: u64,
+    /// Bytes of host memory held for [`Context::create_host_buffer`] and for copies, pooled blocks included.
+    pub host_bytes_held: u64,
 }
 
 /// One device (a Vulkan GPU, or the CPU), its memory pool and its compiled pipelines.

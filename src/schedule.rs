@@ -151,7 +151,10 @@ mod tests {
         Some(Operand { role, offset: 0, bytes: 4000 })
     }
 
-    fn plan(dispatches: &[([Option<Operand>; 4], u64, Option<Walk>)]) -> Plan {
+    type Kernel = ([Option<Operand>; 4], u64, Option<Walk>);
+    type Stage = (Vec<(usize, Range<u32>)>, u64);
+
+    fn plan(dispatches: &[Kernel]) -> Plan {
         let limits = Limits {
             storage_buffer_range: 1 << 27,
             storage_buffer_alignment: 16,
@@ -178,7 +181,7 @@ mod tests {
     }
 
     /// After each run of images: which tiles of which dispatch run, and how many images are finished.
-    fn run(plan: &Plan, pieces: u64) -> Vec<(Vec<(usize, Range<u32>)>, u64)> {
+    fn run(plan: &Plan, pieces: u64) -> Vec<Stage> {
         let streamed = Streamed { plan, images: IMAGES, input_image: INPUT, output_image: OUTPUT };
         let mut progress = Progress::new(streamed);
         arrivals(IMAGES, pieces)

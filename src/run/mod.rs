@@ -3,7 +3,7 @@
 pub mod cpu;
 pub mod elementwise;
 pub mod places;
-mod stream;
+pub mod stream;
 pub mod vulkan;
 
 use crate::context::{Backend, Context};

@@ -194,6 +194,12 @@ pub fn bound<'a>(tensor: &DeviceTensor<'a>) -> Result<Bound<'a>> {
     }
 }
 
+/// The block that an array lies in, and where, if the device reaches it.
+fn pinned(device: &Device, array: &HostArray<'_>) -> Option<(Arc<Block>, u64)> {
+    let first = array.contiguous()?;
+    device.pinned().find(first as usize, 4 * array.elements() as u64)
+}
+
 fn part<'a>(whole: Bound<'a>, operand: &Operand) -> Bound<'a> {
     Bound { offset: whole.offset + operand.offset, bytes: operand.bytes, ..whole }
 }
@@ -246,7 +252,7 @@ impl<'a> Place<'a> {
 
     fn of_host(device: &Arc<Device>, array: HostArray<'a>, arrives: bool, departs: bool) -> Result<Place<'a>> {
         let bytes = 4 * array.elements() as u64;
-        let pinned = array.contiguous().and_then(|first| device.pinned().find(first as usize, bytes));
+        let pinned = pinned(device, &array);
         if device.is_unified()
             && let Some((block, offset)) = pinned
         {
@@ -254,6 +260,13 @@ impl<'a> Place<'a> {
         }
         let memory = Memory::Own(Block::new(device, Home::Device, bytes)?);
         Ok(Place { memory, host: Some(Host { array, pinned, arrives, departs }) })
+    }
+
+    /// An array that is brought to memory of the device, or that is brought from there.
+    pub fn moving(device: &Device, array: HostArray<'a>, memory: Bound<'a>, arrives: bool) -> Place<'a> {
+        let pinned = pinned(device, &array);
+        let host = Host { array, pinned, arrives, departs: !arrives };
+        Place { memory: Memory::Buffer(memory), host: Some(host) }
     }
 
     /// The host's side, of a tensor that is moved.

@@ -8,7 +8,7 @@ use super::places::{Host, Place, Places};
 use super::vulkan::{Moved, Pass, record};
 use crate::error::Result;
 use crate::schedule::{Progress, Streamed, arrivals};
-use crate::vulkan::{Block, Bound, Device, Home, Lane, Point, Recorder};
+use crate::vulkan::{Block, Bound, Device, Home, HostArray, Lane, Point, Recorder};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +95,23 @@ pub fn run(
     compute.submitted.iter_mut().try_for_each(|recorder| recorder.wait_awake(PATIENCE))?;
     upload.finish()?;
     Ok(moved)
+}
+
+/// Copies a host array to memory of the device, and waits for it.
+pub fn write(device: &Arc<Device>, array: HostArray<'_>, to: Bound<'_>) -> Result<()> {
+    let place = Place::moving(device, array, to, true);
+    let mut upload = Upload::new(device, SLOT);
+    upload.bring(&place, 0, to.bytes, &mut Moved::default())?;
+    upload.submit()?;
+    upload.finish()
+}
+
+/// Copies memory of the device to a host array, and waits for it.
+pub fn read(device: &Arc<Device>, from: Bound<'_>, array: HostArray<'_>) -> Result<()> {
+    let place = Place::moving(device, array, from, false);
+    let mut download = Download::new(device, SLOT);
+    download.take(&place, 0, from.bytes, None, &mut Moved::default())?;
+    download.finish()
 }
 
 /// Submissions of kernels. Dropped, they are waited for.
@@ -184,7 +201,8 @@ impl Upload {
         moved.uploaded += bytes;
         if let Some((block, first)) = &host.pinned {
             let from = Bound { block, offset: first + offset, bytes };
-            return Ok(self.current()?.0.copy(from, place.range(offset, bytes)));
+            self.current()?.0.copy(from, place.range(offset, bytes));
+            return Ok(());
         }
         for begin in (offset..offset + bytes).step_by(self.slot as usize) {
             let length = self.slot.min(offset + bytes - begin);

@@ -181,13 +181,6 @@ impl Flight {
         Ok(())
     }
 
-    /// Submits the rest.
-    pub fn submit(mut self) -> Result<Vec<Recorder>> {
-        self.recorder.submit()?;
-        self.submitted.push(self.recorder);
-        Ok(self.submitted)
-    }
-
     /// Submits the rest and waits for everything.
     fn finish(mut self) -> Result<()> {
         self.recorder.submit()?;

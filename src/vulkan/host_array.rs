@@ -36,6 +36,20 @@ impl<'a> HostArray<'a> {
         HostArray::new(first, view.shape(), view.strides(), true)
     }
 
+    /// Whole words of memory, to read; `None` if the bytes are not such.
+    pub fn reading_words(bytes: &'a [u8]) -> Option<HostArray<'a>> {
+        let first = bytes.as_ptr().cast::<f32>().cast_mut();
+        let words = first.is_aligned() && bytes.len().is_multiple_of(4);
+        words.then(|| HostArray::new(first, &[bytes.len() / 4], &[1], false))
+    }
+
+    /// Whole words of memory, to write; `None` if the bytes are not such.
+    pub fn writing_words(bytes: &'a mut [u8]) -> Option<HostArray<'a>> {
+        let first = bytes.as_mut_ptr().cast::<f32>();
+        let words = first.is_aligned() && bytes.len().is_multiple_of(4);
+        words.then(|| HostArray::new(first, &[bytes.len() / 4], &[1], true))
+    }
+
     fn new(first: *mut f32, shape: &[usize], strides: &[isize], writeable: bool) -> HostArray<'a> {
         assert!(shape.len() <= MAX_AXES, "an array of {} axes", shape.len());
         let elements = shape.iter().product();
@@ -191,7 +205,7 @@ mod tests {
     fn contiguous_arrays_are_known_as_such() {
         let base = numbered(&[4, 1, 5]);
         assert_eq!(HostArray::reading(&base.view()).contiguous(), Some(base.as_ptr().cast_mut()));
-        assert_eq!(HostArray::reading(&base.slice(s![1..3, .., ..]).into_dyn()).contiguous().is_some(), true);
+        assert!(HostArray::reading(&base.slice(s![1..3, .., ..]).into_dyn()).contiguous().is_some());
         assert_eq!(HostArray::reading(&base.slice(s![.., .., 1..]).into_dyn()).contiguous(), None);
     }
 

@@ -1,5 +1,6 @@
 //! Device memory: blocks from a pool over gpu-allocator, reused by size class once the GPU is done with them.
 
+use super::crew;
 use super::device::Device;
 use super::failure;
 use super::pinned::{Import, Imported};
@@ -291,7 +292,7 @@ impl Block {
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let to = self.range(offset, data.len())?;
         // SAFETY: `range` checked that the bytes lie in the mapping; the slice is host memory of its own.
-        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
+        unsafe { crew::copy(data.as_ptr(), to, data.len()) };
         Ok(())
     }
 
@@ -299,7 +300,7 @@ impl Block {
     pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         let from = self.range(offset, data.len())?;
         // SAFETY: as in `write`.
-        unsafe { std::ptr::copy_nonoverlapping(from, data.as_mut_ptr(), data.len()) };
+        unsafe { crew::copy(from, data.as_mut_ptr(), data.len()) };
         Ok(())
     }
 
