@@ -207,6 +207,13 @@
 #define GRILLY_LOG_ERROR 2
 
 /*
+ Bytes of a page, or of several: what addresses of mappings are multiples of.
+ */
+#define PAGE 4096
+
+#define LANES 3
+
+/*
  Memory on a context's device. The handle may be used from any thread; the caller orders access to its contents.
  */
 typedef struct grilly_buffer grilly_buffer;
@@ -385,7 +392,7 @@ typedef struct {
      */
     size_t struct_size;
     /*
-     Bytes of device and staging memory held, pooled blocks included.
+     Bytes of device memory held, pooled blocks included.
      */
     uint64_t bytes_held;
     /*
@@ -428,6 +435,10 @@ typedef struct {
      Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none.
      */
     uint64_t device_nanoseconds;
+    /*
+     Bytes of host memory held for `grilly_buffer_create_host` and for copies, pooled blocks included.
+     */
+    uint64_t host_bytes_held;
 } grilly_stats;
 
 /*
@@ -717,6 +728,24 @@ grilly_status grilly_buffer_create(const grilly_context *context, uint64_t bytes
 grilly_status grilly_buffer_create_uninitialized(const grilly_context *context,
                                                  uint64_t bytes,
                                                  grilly_buffer **buffer);
+
+/*
+ Allocates `bytes` bytes of the host's memory for arrays of the caller's, from the context's pool, and says where they
+ are; the address is a multiple of 4. The contents are unspecified until they are written.
+
+ Host tensors that lie in such memory are copied to and from the device without a detour, where the device can reach
+ it; on devices that share the host's memory they are not copied at all. The memory stays readable and writable until
+ the handle is destroyed, also after the context was, and in a forked child (where destroying it does nothing). A
+ context holds at most a fourth of the machine's memory so; beyond that this fails with
+ `GRILLY_ERROR_OUT_OF_HOST_MEMORY`. Device tensors cannot lie in it.
+
+ # Safety
+ `buffer` and `data` are writable.
+ */
+grilly_status grilly_buffer_create_host(const grilly_context *context,
+                                        uint64_t bytes,
+                                        grilly_buffer **buffer,
+                                        void **data);
 
 /*
  Bytes of the buffer, as it was created.

@@ -24,6 +24,9 @@ pub struct ContextDesc {
     pub threads: u32,
     /// Use no more of the device than what every device must offer. For tests.
     pub minimum_limits: bool,
+    /// For tests, if not 0: a Vulkan device is used as if the host did not see its memory, and host tensors travel in
+    /// pieces of at most so many bytes.
+    pub piece_bytes: u64,
     /// Receives log messages.
     pub log: Option<Log>,
 }
@@ -55,7 +58,7 @@ impl Log {
 /// What a context holds and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Bytes of device and staging memory held, pooled blocks included.
+    /// Bytes of device memory held, pooled blocks included.
     pub bytes_held: u64,
     /// Bytes of those that are in use.
     pub bytes_in_use: u64,
@@ -77,6 +80,8 @@ pub struct Stats {
     pub pipelines: u64,
     /// Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none.
     pub device_nanoseconds: u64,
+    /// Bytes of host memory held for [`Context::create_host_buffer`] and for copies, pooled blocks included.
+    pub host_bytes_held: u64,
 }
 
 /// One device (a Vulkan GPU, or the CPU), its memory pool and its compiled pipelines.
@@ -90,9 +95,28 @@ struct Inner {
     backend: Backend,
     log: Option<Log>,
     refusal: OnceLock<String>,
-    plans: Mutex<HashMap<(Problem, bool), Arc<Plan>>>,
+    plans: Mutex<HashMap<(Problem, bool), Arc<Ready>>>,
     upload_bytes: AtomicU64,
     download_bytes: AtomicU64,
+}
+
+/// A plan, and once it runs the pipeline of each of its dispatches.
+pub(crate) struct Ready {
+    pub plan: Plan,
+    pipelines: OnceLock<Vec<vulkan::Pipeline>>,
+}
+
+impl Ready {
+    /// The pipelines, compiled at the first call.
+    pub fn pipelines(&self, device: &vulkan::Device) -> Result<&[vulkan::Pipeline]> {
+        if let Some(pipelines) = self.pipelines.get() {
+            return Ok(pipelines);
+        }
+        let dispatches = self.plan.dispatches.iter();
+        let made = dispatches.map(|dispatch| device.pipeline(dispatch.module, &dispatch.specialization));
+        let made = made.collect::<Result<Vec<_>>>()?;
+        Ok(self.pipelines.get_or_init(|| made))
+    }
 }
 
 /// Where a context computes.
@@ -114,7 +138,12 @@ impl Context {
         let chosen = choose(desc.device)?;
         let backend = match chosen.vulkan {
             Some(physical) => {
-                Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, desc.memory_budget, desc.minimum_limits)?))
+                let options = vulkan::Options {
+                    budget: desc.memory_budget,
+                    minimum_limits: desc.minimum_limits,
+                    piece_bytes: desc.piece_bytes,
+                };
+                Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, options)?))
             }
             None => Backend::Cpu {
                 threads: cpu::Threads::new(threads(desc.threads, secure_variable(THREADS))?),
@@ -146,6 +175,7 @@ impl Context {
             Backend::Vulkan(device) => {
                 let counters = device.counters();
                 Stats {
+                    host_bytes_held: counters.memory.host_bytes_held,
                     bytes_held: counters.memory.bytes_held,
                     bytes_in_use: counters.memory.bytes_in_use,
                     bytes_peak: counters.memory.bytes_peak,
@@ -217,13 +247,14 @@ impl Context {
     }
 
     /// The plan for a problem on a Vulkan device, made once.
-    pub(crate) fn plan(&self, device: &vulkan::Device, problem: &Problem, prepacked: bool) -> Result<Arc<Plan>> {
+    pub(crate) fn plan(&self, device: &vulkan::Device, problem: &Problem, prepacked: bool) -> Result<Arc<Ready>> {
         let key = (problem.clone(), prepacked);
         let mut plans = self.0.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plan) = plans.get(&key) {
             return Ok(plan.clone());
         }
-        let plan = Arc::new(kernels::plan(problem, device.limits(), prepacked)?);
+        let plan = kernels::plan(problem, device.limits(), prepacked)?;
+        let plan = Arc::new(Ready { plan, pipelines: OnceLock::new() });
         if plans.len() >= MOST_PLANS {
             plans.clear();
         }

@@ -148,7 +148,7 @@ impl Conv2d {
         let workspace = |pass| -> Result<u64> {
             let problem = self.problem(input, pass, PassOptions { bias: true, ..PassOptions::default() })?;
             match self.context.backend() {
-                Backend::Vulkan(device) => Ok(self.context.plan(device, &problem, false)?.workspace),
+                Backend::Vulkan(device) => Ok(self.context.plan(device, &problem, false)?.plan.workspace),
                 Backend::Cpu { .. } => Ok(0),
             }
         };

@@ -40,6 +40,7 @@ mod os;
 mod pass_plan;
 mod pool;
 mod run;
+mod schedule;
 mod tensor;
 mod vulkan;
 mod weights;

@@ -17,3 +17,111 @@ fn elevated() -> bool {
 fn elevated() -> bool {
     false
 }
+
+/// Bytes of a page, or of several: what addresses of mappings are multiples of.
+pub const PAGE: u64 = 4096;
+
+/// Anonymous memory of this process, which begins at a page.
+pub struct Mapping {
+    start: *mut u8,
+    bytes: u64,
+}
+
+// SAFETY: it owns its memory, as a Box of bytes does.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; what it points to is only reached through the pointer.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// The first byte.
+    pub fn start(&self) -> *mut u8 {
+        self.start
+    }
+
+    /// As it was asked for.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[cfg(unix)]
+mod system {
+    use super::Mapping;
+
+    impl Mapping {
+        /// Zeroed memory of a multiple of [`super::PAGE`] bytes; `None` where there is none.
+        pub fn new(bytes: u64) -> Option<Mapping> {
+            let length = usize::try_from(bytes).ok().filter(|&length| length > 0)?;
+            // SAFETY: a new private mapping, which nothing else knows.
+            let start = unsafe {
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    length,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                    -1,
+                    0,
+                )
+            };
+            if start == libc::MAP_FAILED {
+                return None;
+            }
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            // SAFETY: the mapping is ours; the advice changes no contents, and may be ignored.
+            unsafe {
+                libc::madvise(start, length, libc::MADV_HUGEPAGE)
+            };
+            Some(Mapping { start: start.cast(), bytes })
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            // SAFETY: mapped by `new`, of this length.
+            unsafe { libc::munmap(self.start.cast(), self.bytes as usize) };
+        }
+    }
+
+    /// Bytes of memory that the machine has.
+    pub fn physical_memory() -> u64 {
+        // SAFETY: sysconf only reads.
+        let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+        u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(page).unwrap_or(0))
+    }
+}
+
+#[cfg(not(unix))]
+mod system {
+    use super::{Mapping, PAGE};
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+    fn layout(bytes: u64) -> Option<Layout> {
+        Layout::from_size_align(usize::try_from(bytes).ok()?, PAGE as usize).ok()
+    }
+
+    impl Mapping {
+        /// Zeroed memory of a multiple of [`PAGE`] bytes; `None` where there is none.
+        pub fn new(bytes: u64) -> Option<Mapping> {
+            let layout = layout(bytes).filter(|layout| layout.size() > 0)?;
+            // SAFETY: the size is not zero.
+            let start = unsafe { alloc_zeroed(layout) };
+            (!start.is_null()).then_some(Mapping { start, bytes })
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            if let Some(layout) = layout(self.bytes) {
+                // SAFETY: allocated by `new` with this layout.
+                unsafe { dealloc(self.start, layout) };
+            }
+        }
+    }
+
+    /// Unknown here; a size that many machines have.
+    pub fn physical_memory() -> u64 {
+        8 << 30
+    }
+}
+
+pub use system::physical_memory;

@@ -1,11 +1,11 @@
 //! A plan that the caller holds: one pass over one shape, with its pipelines compiled and its memory known.
 
-use crate::context::{Backend, Context};
+use crate::context::{Backend, Context, Ready};
 use crate::conv2d::{Backward, Conv2d, Forward};
 use crate::error::{Error, Result};
 use crate::problem::{Pass, PassOptions, Problem};
 use crate::run;
-use crate::run::vulkan::Tensors;
+use crate::run::places::Tensors;
 use crate::vulkan::{Block, Home};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ pub struct PassPlan {
 
 enum Planned {
     Vulkan {
-        plan: Arc<crate::plan::Plan>,
+        ready: Arc<Ready>,
         workspace: Mutex<Option<Block>>,
     },
     /// The CPU device runs a pass in one slice.
@@ -41,13 +41,11 @@ impl PassPlan {
         let prepacked = prepacked && pass != Pass::BackwardWeight;
         let planned = match conv.context().backend() {
             Backend::Vulkan(device) => {
-                let plan = conv.context().plan(device, &problem, prepacked)?;
-                for dispatch in &plan.dispatches {
-                    device.pipeline(dispatch.module, &dispatch.specialization)?;
-                }
-                let bytes = plan.workspace;
+                let ready = conv.context().plan(device, &problem, prepacked)?;
+                ready.pipelines(device)?;
+                let bytes = ready.plan.workspace;
                 let workspace = if bytes > 0 { Some(Block::new(device, Home::Device, bytes)?) } else { None };
-                Planned::Vulkan { plan, workspace: Mutex::new(workspace) }
+                Planned::Vulkan { ready, workspace: Mutex::new(workspace) }
             }
             Backend::Cpu { .. } => Planned::Cpu,
         };
@@ -67,7 +65,7 @@ impl PassPlan {
     /// Bytes of scratch memory.
     pub fn workspace_bytes(&self) -> u64 {
         match &*self.planned {
-            Planned::Vulkan { plan, .. } => plan.workspace,
+            Planned::Vulkan { ready, .. } => ready.plan.workspace,
             Planned::Cpu => 0,
         }
     }
@@ -75,7 +73,7 @@ impl PassPlan {
     /// Kernels that it runs.
     pub fn dispatches(&self) -> u32 {
         match &*self.planned {
-            Planned::Vulkan { plan, .. } => plan.dispatches.len() as u32,
+            Planned::Vulkan { ready, .. } => ready.plan.dispatches.len() as u32,
             Planned::Cpu => 1,
         }
     }
@@ -83,7 +81,7 @@ impl PassPlan {
     /// Pieces that can be run one at a time.
     pub fn slices(&self) -> u32 {
         match &*self.planned {
-            Planned::Vulkan { plan, .. } => plan.slices.len() as u32,
+            Planned::Vulkan { ready, .. } => ready.plan.slices.len() as u32,
             Planned::Cpu => 1,
         }
     }
@@ -91,7 +89,7 @@ impl PassPlan {
     /// Estimated time, in seconds; 0 on the CPU device, which does not estimate.
     pub fn seconds(&self) -> f64 {
         match &*self.planned {
-            Planned::Vulkan { plan, .. } => plan.seconds,
+            Planned::Vulkan { ready, .. } => ready.plan.seconds,
             Planned::Cpu => 0.0,
         }
     }
@@ -139,19 +137,20 @@ impl PassPlan {
     }
 
     fn run_vulkan(&self, tensors: Tensors<'_>, slices: Range<usize>) -> Result<()> {
-        let (Planned::Vulkan { plan, workspace }, Backend::Vulkan(device)) = (&*self.planned, self.context().backend())
+        let (Planned::Vulkan { ready, workspace }, Backend::Vulkan(device)) =
+            (&*self.planned, self.context().backend())
         else {
             return Ok(());
         };
-        if slices.len() < plan.slices.len() && tensors.any_on_host() {
+        if slices.len() < ready.plan.slices.len() && tensors.any_on_host() {
             return Err(Error::invalid(format!(
                 "slices {slices:?} of {} need device tensors: host tensors are brought to the device for a whole run \
                  only",
-                plan.slices.len()
+                ready.plan.slices.len()
             )));
         }
         let workspace = workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        let pass = run::vulkan::Pass { kind: self.problem.pass, plan: plan.clone(), slices };
+        let pass = run::vulkan::Pass::of_slices(&self.problem, ready.clone(), slices);
         run::vulkan::run_with(self.context(), device, &[pass], tensors, workspace.as_ref())
     }
 

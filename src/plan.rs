@@ -127,6 +127,33 @@ pub struct Dispatch {
     pub tiles: Range<u32>,
 }
 
+/// How a kernel goes through its images: step by step, so that some of its tiles need some of the images only.
+///
+/// Its first tiles are the first step's. A step reads and writes a run of the images' units, all of them in their
+/// order: what a unit is (a pixel of the output, an element of it) is the kernel's own business, if only each image has
+/// as many. A step reads all of each image that it has units of, and nothing of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// Tiles of a step.
+    pub tiles: u32,
+    /// Units of a step.
+    pub units: u64,
+    /// Units of an image.
+    pub image_units: u64,
+}
+
+impl Walk {
+    /// The tiles that need nothing but the first `images`.
+    pub fn tiles_within(&self, images: u64) -> u64 {
+        images.saturating_mul(self.image_units) / self.units.max(1) * u64::from(self.tiles)
+    }
+
+    /// The images of which nothing is left to do after the first `tiles`.
+    pub fn images_after(&self, tiles: u32) -> u64 {
+        u64::from(tiles / self.tiles.max(1)) * self.units / self.image_units.max(1)
+    }
+}
+
 /// Dispatches in order, cut into slices that are submitted one at a time.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -138,6 +165,8 @@ pub struct Plan {
     pub workspace: u64,
     /// Estimated time on the device, in seconds.
     pub seconds: f64,
+    /// Of each dispatch, if it says.
+    walks: Vec<Option<Walk>>,
     slice_seconds: f64,
     wave: u32,
 }
@@ -155,6 +184,7 @@ impl Plan {
             slices: vec![],
             workspace: 0,
             seconds: 0.0,
+            walks: vec![],
             slice_seconds: 0.0,
             wave: limits.concurrent_workgroups.max(1),
         }
@@ -163,12 +193,24 @@ impl Plan {
     /// Appends a kernel of `tiles` workgroups that take `seconds` together, cut where a submission would grow too long:
     /// into whole waves, since fewer workgroups than run at once take no less time.
     pub(crate) fn push(&mut self, dispatch: Dispatch, tiles: u64, seconds: f64) -> Result<()> {
+        self.push_walking(dispatch, tiles, seconds, None)
+    }
+
+    /// As [`Plan::push`], of a kernel that goes through its images as `walk` says.
+    pub(crate) fn push_walking(
+        &mut self,
+        dispatch: Dispatch,
+        tiles: u64,
+        seconds: f64,
+        walk: Option<Walk>,
+    ) -> Result<()> {
         let tiles = u32::try_from(tiles).map_err(|_| {
             Error::unsupported(format!("{} needs {tiles} workgroups, more than 2³²", dispatch.module.name))
         })?;
         let fitting = f64::from(tiles) * SLICE_SECONDS / seconds.max(SLICE_SECONDS);
         let waves = (fitting as u32 / self.wave).max(1);
-        let tiles_each = waves.saturating_mul(self.wave);
+        // What is short enough stays whole, waves or not.
+        let tiles_each = if seconds <= SLICE_SECONDS { tiles.max(1) } else { waves.saturating_mul(self.wave) };
         if self.dispatches.len() as f64 + f64::from(tiles / tiles_each) > MOST_DISPATCHES {
             return Err(Error::unsupported(format!(
                 "{} needs more than {MOST_DISPATCHES} dispatches",
@@ -185,11 +227,17 @@ impl Plan {
             }
             self.slice_seconds += piece_seconds;
             self.dispatches.push(Dispatch { tiles: begin..end, ..dispatch.clone() });
+            self.walks.push(walk);
             if let Some(slice) = self.slices.last_mut() {
                 slice.end = self.dispatches.len();
             }
         }
         Ok(())
+    }
+
+    /// How a dispatch goes through its images, if it says.
+    pub fn walk(&self, dispatch: usize) -> Option<Walk> {
+        self.walks.get(dispatch).copied().flatten()
     }
 
     /// Reserves scratch memory and says where it begins.
@@ -236,6 +284,7 @@ mod tests {
     #[test]
     fn long_work_is_cut_into_whole_waves() {
         assert_eq!(pieces(100, 0.0), [100]);
+        assert_eq!(pieces(101, SLICE_SECONDS), [101], "short work is not cut at all");
         assert_eq!(pieces(24, 4.0 * SLICE_SECONDS), [4, 4, 4, 4, 4, 4]);
         assert_eq!(pieces(24, 2.0 * SLICE_SECONDS), [12, 12]);
         assert_eq!(pieces(10, 1000.0), [4, 4, 2], "less than a wave takes no less time");

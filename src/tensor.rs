@@ -22,6 +22,9 @@ impl<'a> DeviceTensor<'a> {
         if shape.is_empty() || shape.len() > 4 {
             return Err(Error::invalid(format!("a tensor has {} axes, expected 1 to 4", shape.len())));
         }
+        if buffer.is_of_host() {
+            return Err(Error::invalid("the buffer is memory of the host: pass its address in a host tensor"));
+        }
         if !offset.is_multiple_of(4) {
             return Err(Error::invalid(format!("offset is {offset}, expected a multiple of 4")));
         }

@@ -142,6 +142,11 @@ impl Memory {
         4 * self.words.len() as u64
     }
 
+    /// Its first byte.
+    pub fn start(&self) -> *mut u8 {
+        self.words.as_ptr().cast::<u8>().cast_mut()
+    }
+
     /// Fills it with zeros; nobody else may have it yet.
     pub fn zero(&mut self) {
         self.words.iter_mut().for_each(|word| *word.get_mut() = 0.0);

@@ -37,6 +37,37 @@ pub unsafe extern "C" fn grilly_buffer_create_uninitialized(
     unsafe { create(context, buffer, |context| context.create_buffer_uninitialized(bytes)) }
 }
 
+/// Allocates `bytes` bytes of the host's memory for arrays of the caller's, from the context's pool, and says where they
+/// are; the address is a multiple of 4. The contents are unspecified until they are written.
+///
+/// Host tensors that lie in such memory are copied to and from the device without a detour, where the device can reach
+/// it; on devices that share the host's memory they are not copied at all. The memory stays readable and writable until
+/// the handle is destroyed, also after the context was, and in a forked child (where destroying it does nothing). A
+/// context holds at most a fourth of the machine's memory so; beyond that this fails with
+/// `GRILLY_ERROR_OUT_OF_HOST_MEMORY`. Device tensors cannot lie in it.
+///
+/// # Safety
+/// `buffer` and `data` are writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn grilly_buffer_create_host(
+    context: *const grilly_context,
+    bytes: u64,
+    buffer: *mut *mut grilly_buffer,
+    data: *mut *mut c_void,
+) -> grilly_status {
+    call(|call| {
+        let (buffer, data) = (out(buffer, "buffer")?, out(data, "data")?);
+        let created = call.get(context)?.create_host_buffer(bytes)?;
+        let address = created.host_address()?;
+        // SAFETY: not null, and writable as the caller promised.
+        unsafe {
+            buffer.write(handle::insert(Arc::new(created))?);
+            data.write(address.cast());
+        }
+        Ok(())
+    })
+}
+
 /// # Safety
 /// `buffer` is writable.
 unsafe fn create(

@@ -67,6 +67,7 @@ pub unsafe extern "C" fn grilly_context_create(
                 }
             },
             log: logger(&desc),
+            ..ContextDesc::default()
         })?;
         // SAFETY: not null, and writable as the caller promised.
         unsafe { context.write(handle::insert(created)?) };
@@ -144,6 +145,7 @@ pub unsafe extern "C" fn grilly_context_stats(
             dispatches: now.dispatches,
             pipelines: now.pipelines,
             device_nanoseconds: now.device_nanoseconds,
+            host_bytes_held: now.host_bytes_held,
         };
         // SAFETY: promised by the caller.
         unsafe { desc::write(stats, "stats", &value) }

@@ -310,7 +310,7 @@ pub struct grilly_plan_info {
 pub struct grilly_stats {
     /// `sizeof(grilly_stats)`.
     pub struct_size: usize,
-    /// Bytes of device and staging memory held, pooled blocks included.
+    /// Bytes of device memory held, pooled blocks included.
     pub bytes_held: u64,
     /// Bytes of those that are in use.
     pub bytes_in_use: u64,
@@ -332,4 +332,6 @@ pub struct grilly_stats {
     pub pipelines: u64,
     /// Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none.
     pub device_nanoseconds: u64,
+    /// Bytes of host memory held for `grilly_buffer_create_host` and for copies, pooled blocks included.
+    pub host_bytes_held: u64,
 }

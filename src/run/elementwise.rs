@@ -1,6 +1,6 @@
 //! An element-wise operation on either device.
 
-use super::{cpu, vulkan};
+use super::{cpu, places};
 use crate::broadcast::Broadcast;
 use crate::context::{Backend, Context};
 use crate::cpu::Machine;
@@ -32,7 +32,7 @@ fn on_vulkan(device: &Arc<Device>, problem: &Broadcast, call: &Elementwise<'_>) 
             _ => Some(&call.out),
         };
         let missing = || Error::new(Status::Internal, format!("the operation has no memory for {:?}", operand.role));
-        let whole = vulkan::bound(tensor.ok_or_else(missing)?)?;
+        let whole = places::bound(tensor.ok_or_else(missing)?)?;
         Ok(Bound { offset: whole.offset + operand.offset, bytes: operand.bytes, ..whole })
     };
     for slice in &plan.slices {

@@ -2,6 +2,8 @@
 
 pub mod cpu;
 pub mod elementwise;
+pub mod places;
+pub mod stream;
 pub mod vulkan;
 
 use crate::context::{Backend, Context};
@@ -15,7 +17,7 @@ pub fn forward(context: &Context, problem: &Problem, call: Forward<'_>) -> Resul
     match context.backend() {
         Backend::Vulkan(device) => {
             let pass = vulkan::Pass::new(context, device, problem, call.weight.is_packed())?;
-            vulkan::run(context, device, &[pass], vulkan::Tensors::forward(call, problem.transposed))
+            vulkan::run(context, device, &[pass], places::Tensors::forward(call, problem.transposed))
         }
         Backend::Cpu { threads, memory } => {
             memory.count_work();
@@ -32,7 +34,7 @@ pub fn backward(context: &Context, problems: &[Option<Problem>; 2], call: Backwa
             let passes = problems.iter().flatten().map(|problem| vulkan::Pass::new(context, device, problem, packed));
             let passes = passes.collect::<Result<Vec<_>>>()?;
             let transposed = problems.iter().flatten().any(|problem| problem.transposed);
-            vulkan::run(context, device, &passes, vulkan::Tensors::backward(call, transposed))
+            vulkan::run(context, device, &passes, places::Tensors::backward(call, transposed))
         }
         Backend::Cpu { threads, memory } => {
             memory.count_work();

@@ -1,112 +1,83 @@
-//! Passes on a Vulkan device: host tensors are brought there, plans recorded and submitted slice by slice, results
-//! brought back.
+//! Passes on a Vulkan device: host tensors are brought there, plans recorded and submitted, results brought back.
 
-use crate::buffer::Storage;
+use super::places::{Place, Places, Tensors};
+use super::stream;
 use crate::config::Conv2dConfig;
-use crate::context::Context;
-use crate::conv2d::{Accumulate, Backward, Forward, Weight};
-use crate::error::{Error, Result, Status};
+use crate::context::{Context, Ready};
+use crate::error::Result;
 use crate::kernels;
-use crate::plan::{Operand, Plan, Role};
+use crate::plan::Role;
 use crate::problem::{self, PassOptions, Problem};
-use crate::tensor::{DeviceTensor, Input, Output};
+use crate::tensor::Input;
 use crate::vulkan::{Block, Bound, Device, Home, Recorder};
-use crate::weights::{Packed, Weights};
-use ndarray::{ArrayViewD, ArrayViewMutD};
+use crate::weights::Packed;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// A planned pass and the slices of it to run.
 pub struct Pass {
     pub kind: problem::Pass,
-    pub plan: Arc<Plan>,
+    pub ready: Arc<Ready>,
     pub slices: Range<usize>,
+    /// Images of the batch.
+    pub images: u64,
+    /// Bytes of one image of the input, and of the output.
+    pub image_bytes: [u64; 2],
 }
 
 impl Pass {
     /// All of a problem.
     pub fn new(context: &Context, device: &Device, problem: &Problem, prepacked: bool) -> Result<Pass> {
-        let plan = context.plan(device, problem, prepacked)?;
-        let slices = 0..plan.slices.len();
-        Ok(Pass { kind: problem.pass, plan, slices })
-    }
-}
-
-/// The tensors of a call, forward or backward, in the places where the problem has them.
-#[derive(Default)]
-pub struct Tensors<'a> {
-    x: Option<Input<'a>>,
-    weight: Option<Weight<'a>>,
-    bias: Option<Input<'a>>,
-    y: Option<Output<'a>>,
-    dy: Option<Input<'a>>,
-    dx: Option<Output<'a>>,
-    dweight: Option<Output<'a>>,
-    dbias: Option<Output<'a>>,
-    accumulate: Accumulate,
-}
-
-impl<'a> Tensors<'a> {
-    pub fn forward(call: Forward<'a>, transposed: bool) -> Tensors<'a> {
-        let tensors = Tensors {
-            x: Some(call.x),
-            weight: Some(call.weight),
-            bias: call.bias,
-            y: Some(call.y),
-            ..Tensors::default()
-        };
-        tensors.placed(transposed)
+        let ready = context.plan(device, problem, prepacked)?;
+        ready.pipelines(device)?;
+        let slices = 0..ready.plan.slices.len();
+        Ok(Pass::of_slices(problem, ready, slices))
     }
 
-    pub fn backward(call: Backward<'a>, transposed: bool) -> Tensors<'a> {
-        let tensors = Tensors {
-            // An input that no gradient reads is not uploaded.
-            x: call.x.filter(|_| call.dweight.is_some()),
-            weight: call.weight.filter(|_| call.dx.is_some()),
-            dy: Some(call.dy),
-            dx: call.dx,
-            dweight: call.dweight,
-            dbias: call.dbias,
-            accumulate: call.accumulate,
-            ..Tensors::default()
-        };
-        tensors.placed(transposed)
-    }
-
-    /// A transposed convolution's problem is that of the convolution whose input gradient it is: see [`Problem`].
-    fn placed(self, transposed: bool) -> Tensors<'a> {
-        if !transposed {
-            return self;
+    /// Some slices of a plan whose pipelines are compiled.
+    pub fn of_slices(problem: &Problem, ready: Arc<Ready>, slices: Range<usize>) -> Pass {
+        let image = |elements: u64| 4 * elements.checked_div(problem.n).unwrap_or(0);
+        Pass {
+            kind: problem.pass,
+            ready,
+            slices,
+            images: problem.n,
+            image_bytes: [image(problem.input_elements()), image(problem.output_elements())],
         }
-        Tensors { x: self.dy, y: self.dx, dy: self.x, dx: self.y, ..self }
     }
 
-    /// Whether any tensor lies in host memory.
-    pub fn any_on_host(&self) -> bool {
-        let inputs = [&self.x, &self.bias, &self.dy];
-        let outputs = [&self.y, &self.dx, &self.dweight, &self.dbias];
-        inputs.into_iter().flatten().any(|input| matches!(input, Input::Host(_)))
-            || outputs.into_iter().flatten().any(|output| matches!(output, Output::Host(_)))
-            || matches!(self.weight, Some(Weight::Raw(Input::Host(_))))
-    }
-}
-
-impl Weight<'_> {
-    /// Whether it was packed earlier.
-    pub fn is_packed(&self) -> bool {
-        matches!(self, Weight::Packed(_))
+    fn is_whole(&self) -> bool {
+        self.slices.len() == self.ready.plan.slices.len()
     }
 }
 
 /// Runs whole passes with scratch memory from the pool.
 pub fn run(context: &Context, device: &Arc<Device>, passes: &[Pass], tensors: Tensors<'_>) -> Result<()> {
-    // Passes follow one another, so they can share their scratch memory.
-    let bytes = passes.iter().map(|pass| pass.plan.workspace).max().unwrap_or(0);
-    let workspace = if bytes > 0 { Some(Block::new(device, Home::Device, bytes)?) } else { None };
+    let workspace = workspace(device, passes)?;
     run_with(context, device, passes, tensors, workspace.as_ref())
 }
 
-/// Runs passes with scratch memory of the caller's.
+/// Scratch memory for passes that may run side by side.
+pub fn workspace(device: &Arc<Device>, passes: &[Pass]) -> Result<Option<Block>> {
+    let bytes = passes.iter().map(|pass| pass.ready.plan.workspace.next_multiple_of(ALIGNMENT)).sum::<u64>();
+    if bytes > 0 { Block::new(device, Home::Device, bytes).map(Some) } else { Ok(None) }
+}
+
+const ALIGNMENT: u64 = 256;
+
+/// The scratch memory of each pass, in that of all.
+pub fn workspaces<'a>(passes: &[Pass], all: Option<&'a Block>) -> [Option<Bound<'a>>; 2] {
+    let mut offset = 0;
+    let mut parts = [None; 2];
+    for (part, pass) in parts.iter_mut().zip(passes) {
+        let bytes = pass.ready.plan.workspace;
+        *part = all.map(|block| Bound { block, offset, bytes });
+        offset += bytes.next_multiple_of(ALIGNMENT);
+    }
+    parts
+}
+
+/// Runs passes with scratch memory of the caller's, as [`workspace`] makes it.
 pub fn run_with(
     context: &Context,
     device: &Arc<Device>,
@@ -114,68 +85,175 @@ pub fn run_with(
     mut tensors: Tensors<'_>,
     workspace: Option<&Block>,
 ) -> Result<()> {
-    let x = tensors.x.as_ref().map(|input| Place::of_input(device, input)).transpose()?;
-    let bias = tensors.bias.as_ref().map(|input| Place::of_input(device, input)).transpose()?;
-    let dy = tensors.dy.as_ref().map(|input| Place::of_input(device, input)).transpose()?;
-    let (raw, packed) = match &tensors.weight {
-        Some(Weight::Raw(raw)) => (Some(Place::of_input(device, raw)?), None),
-        Some(Weight::Packed(weights)) => (None, Some(*weights)),
-        None => (None, None),
+    let pieces = stream::pieces(device, tensors.host_bytes());
+    let streams = pieces.filter(|_| passes.iter().all(Pass::is_whole));
+    let places = Places::new(device, &mut tensors)?;
+    let workspaces = workspaces(passes, workspace);
+    let moved = match streams {
+        Some(pieces) => stream::run(device, passes, &places, &workspaces, pieces)?,
+        None => run_at_once(device, passes, &places, &workspaces)?,
     };
-    let Accumulate { input: to_dx, parameters: to_parameters } = tensors.accumulate;
-    // The place of y is that of a transposed convolution's dx.
-    let y = tensors.y.as_ref().map(|output| Place::of_output(device, output, to_dx)).transpose()?;
-    let dx = tensors.dx.as_ref().map(|output| Place::of_output(device, output, to_dx)).transpose()?;
-    let dweight = tensors.dweight.as_ref().map(|output| Place::of_output(device, output, to_parameters)).transpose()?;
-    let dbias = tensors.dbias.as_ref().map(|output| Place::of_output(device, output, to_parameters)).transpose()?;
+    context.count_transfers(moved.uploaded, moved.downloaded);
+    Ok(())
+}
 
-    let mut recorder = Recorder::new(device)?;
-    let mut uploaded = 0;
-    for place in [&x, &bias, &dy, &raw, &y, &dx, &dweight, &dbias].into_iter().flatten() {
-        uploaded += place.arrive(&recorder);
+/// Bytes that came from the host, and that went there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved {
+    pub uploaded: u64,
+    pub downloaded: u64,
+}
+
+/// Records everything, host tensors' copies included, and waits for it once.
+fn run_at_once(
+    device: &Arc<Device>,
+    passes: &[Pass],
+    places: &Places<'_>,
+    workspaces: &[Option<Bound<'_>>; 2],
+) -> Result<Moved> {
+    let mut moved = Moved::default();
+    let mut flight = Flight::new(device, MOST_IN_FLIGHT)?;
+    let mut staging = Vec::new();
+    for place in places.all() {
+        moved.uploaded += arrive(device, &flight.recorder, place, &mut staging)?;
     }
-    for pass in passes {
-        let roles = Roles {
-            input: if pass.kind == problem::Pass::BackwardInput { dx.as_ref() } else { x.as_ref() },
-            weight: if pass.kind == problem::Pass::BackwardWeight { dweight.as_ref() } else { raw.as_ref() },
-            bias: if pass.kind == problem::Pass::BackwardWeight { dbias.as_ref() } else { bias.as_ref() },
-            output: if pass.kind == problem::Pass::Forward { y.as_ref() } else { dy.as_ref() },
-            packed,
-            workspace,
-        };
-        for (index, slice) in pass.plan.slices[pass.slices.clone()].iter().enumerate() {
-            if index > 0 {
-                recorder.submit()?;
-                recorder.wait()?;
-                recorder = Recorder::new(device)?;
-            }
-            for dispatch in &pass.plan.dispatches[slice.clone()] {
-                let mut operands = [None; 4];
-                for (bound, operand) in operands.iter_mut().zip(&dispatch.operands) {
-                    *bound = operand.map(|operand| roles.bound(pass.kind, &operand)).transpose()?;
-                }
-                recorder.dispatch(dispatch, &operands)?;
-            }
-        }
-    }
-    recorder.barrier();
+    flight.record(passes, places, workspaces)?;
+    flight.recorder.barrier();
     let mut departures = Vec::new();
-    for place in [&y, &dx, &dweight, &dbias] {
-        departures.push(place.as_ref().map(|place| place.depart(device, &recorder)).transpose()?.flatten());
+    for place in places.all() {
+        depart(device, &flight.recorder, place, &mut departures)?;
     }
-    recorder.submit()?;
-    recorder.wait()?;
+    flight.finish()?;
+    for Departure { place, staging } in &departures {
+        let Some(host) = place.host() else { continue };
+        let block = staging.as_ref().unwrap_or(place.whole().block);
+        let elements = host.array.elements();
+        // SAFETY: `mapped_floats` checked that the block has so many elements, and the device is done with it.
+        unsafe { host.array.scatter(0..elements, block.mapped_floats(elements)?) };
+    }
+    let bytes = places.all().filter_map(Place::host).filter(|host| host.departs).map(|host| host.array.elements());
+    moved.downloaded = 4 * bytes.sum::<usize>() as u64;
+    Ok(moved)
+}
 
-    let mut downloaded = 0;
-    let outputs =
-        [(y, &mut tensors.y), (dx, &mut tensors.dx), (dweight, &mut tensors.dweight), (dbias, &mut tensors.dbias)];
-    for ((place, output), departure) in outputs.into_iter().zip(departures) {
-        if let (Some(place), Some(Output::Host(view))) = (place, output) {
-            download(departure.as_ref().unwrap_or(place.bound().block), view)?;
-            downloaded += 4 * view.len() as u64;
-        }
+/// Slices that are recorded before the oldest is waited for.
+const MOST_IN_FLIGHT: usize = 8;
+
+/// Submissions under way, and the recording of the next.
+pub struct Flight {
+    device: Arc<Device>,
+    recorder: Recorder,
+    submitted: Vec<Recorder>,
+    most: usize,
+}
+
+impl Flight {
+    /// Nothing is under way yet. Of more than `most` submissions the oldest is waited for.
+    pub fn new(device: &Arc<Device>, most: usize) -> Result<Flight> {
+        Ok(Flight { device: device.clone(), recorder: Recorder::new(device)?, submitted: Vec::new(), most })
     }
-    context.count_transfers(uploaded, downloaded);
+
+    /// Records passes; all of their slices but the last are submitted.
+    pub fn record(&mut self, passes: &[Pass], places: &Places<'_>, workspaces: &[Option<Bound<'_>>; 2]) -> Result<()> {
+        for (pass, workspace) in passes.iter().zip(workspaces) {
+            let plan = &pass.ready.plan;
+            for (index, slice) in plan.slices[pass.slices.clone()].iter().enumerate() {
+                if index > 0 {
+                    self.next()?;
+                }
+                for at in slice.clone() {
+                    self.recorder.barrier();
+                    let tiles = plan.dispatches[at].tiles.clone();
+                    record(&mut self.recorder, pass, at, tiles, places, *workspace)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<()> {
+        self.recorder.submit()?;
+        if self.submitted.len() >= self.most {
+            self.submitted.remove(0).wait()?;
+        }
+        let next = Recorder::new(&self.device)?;
+        self.submitted.push(std::mem::replace(&mut self.recorder, next));
+        Ok(())
+    }
+
+    /// Submits the rest and waits for everything.
+    fn finish(mut self) -> Result<()> {
+        self.recorder.submit()?;
+        self.recorder.wait()?;
+        self.submitted.iter_mut().try_for_each(Recorder::wait)
+    }
+}
+
+/// Records some tiles of a pass's dispatch.
+pub fn record(
+    recorder: &mut Recorder,
+    pass: &Pass,
+    at: usize,
+    tiles: Range<u32>,
+    places: &Places<'_>,
+    workspace: Option<Bound<'_>>,
+) -> Result<()> {
+    let dispatch = &pass.ready.plan.dispatches[at];
+    let pipeline = pass.ready.pipelines(recorder.device())?[at];
+    let mut operands = [None; 4];
+    for (bound, operand) in operands.iter_mut().zip(&dispatch.operands) {
+        *bound = match operand {
+            Some(operand) => Some(places.bound(pass.kind, operand, workspace)?),
+            None => None,
+        };
+    }
+    recorder.dispatch_part(&pipeline, dispatch, tiles, &operands)
+}
+
+/// Brings a host tensor's values to the device: at once where the host sees the memory, else by a recorded copy, out of
+/// staging memory if need be. Returns the bytes.
+fn arrive(device: &Arc<Device>, recorder: &Recorder, place: &Place<'_>, staging: &mut Vec<Block>) -> Result<u64> {
+    let Some(host) = place.host().filter(|host| host.arrives) else { return Ok(0) };
+    let (to, elements) = (place.whole(), host.array.elements());
+    if to.block.is_mapped() {
+        // SAFETY: `mapped_floats` checked that there is room; the block is this call's own.
+        unsafe { host.array.gather(0..elements, to.block.mapped_floats(elements)?) };
+    } else if let Some((block, offset)) = &host.pinned {
+        recorder.copy(Bound { block, offset: *offset, bytes: to.bytes }, to);
+    } else if to.bytes > 0 {
+        let block = Block::new(device, Home::Staging, to.bytes)?;
+        // SAFETY: as above.
+        unsafe { host.array.gather(0..elements, block.mapped_floats(elements)?) };
+        recorder.copy(block.whole(), to);
+        staging.push(block);
+    }
+    Ok(to.bytes)
+}
+
+/// A result that the host must copy out of mapped memory: the staging block, or else the tensor's own.
+struct Departure<'a, 'b> {
+    place: &'b Place<'a>,
+    staging: Option<Block>,
+}
+
+/// Records what brings a result into memory that the host sees, and notes what it must copy then.
+fn depart<'a, 'b>(
+    device: &Arc<Device>,
+    recorder: &Recorder,
+    place: &'b Place<'a>,
+    departures: &mut Vec<Departure<'a, 'b>>,
+) -> Result<()> {
+    let Some(host) = place.host().filter(|host| host.departs) else { return Ok(()) };
+    let from = place.whole();
+    if from.block.is_mapped() {
+        departures.push(Departure { place, staging: None });
+    } else if let Some((block, offset)) = &host.pinned {
+        recorder.copy(from, Bound { block, offset: *offset, bytes: from.bytes });
+    } else if from.bytes > 0 {
+        let staging = Block::new(device, Home::Staging, from.bytes)?;
+        recorder.copy(from, staging.whole());
+        departures.push(Departure { place, staging: Some(staging) });
+    }
     Ok(())
 }
 
@@ -187,7 +265,8 @@ pub fn pack(context: &Context, device: &Arc<Device>, config: &Conv2dConfig, weig
     let problem = |pass| Problem::new(&smallest, input, pass, PassOptions::default());
     let raw = Place::of_input(device, &weight)?;
     let mut recorder = Recorder::new(device)?;
-    let uploaded = raw.arrive(&recorder);
+    let mut staging = Vec::new();
+    let uploaded = arrive(device, &recorder, &raw, &mut staging)?;
     let mut pack_for = |pass| -> Result<Option<Block>> {
         let problem = problem(pass)?;
         let bytes = kernels::packed_bytes(&problem);
@@ -213,154 +292,11 @@ pub fn pack(context: &Context, device: &Arc<Device>, config: &Conv2dConfig, weig
         let bytes = config.weight_bytes();
         let copy = Block::new(device, Home::Device, bytes)?;
         recorder.barrier();
-        recorder.copy(raw.bound(), Bound { block: &copy, offset: 0, bytes });
+        recorder.copy(raw.range(0, bytes), Bound { block: &copy, offset: 0, bytes });
         Packed::Raw(copy)
     };
     recorder.submit()?;
     recorder.wait()?;
     context.count_transfers(uploaded, 0);
     Ok(packed)
-}
-
-/// The memories that a plan's operands are ranges of.
-struct Roles<'a> {
-    input: Option<&'a Place<'a>>,
-    weight: Option<&'a Place<'a>>,
-    bias: Option<&'a Place<'a>>,
-    output: Option<&'a Place<'a>>,
-    packed: Option<&'a Weights>,
-    workspace: Option<&'a Block>,
-}
-
-impl<'a> Roles<'a> {
-    fn bound(&self, pass: problem::Pass, operand: &Operand) -> Result<Bound<'a>> {
-        let whole = |block: &'a Block| Bound { block, offset: operand.offset, bytes: operand.bytes };
-        let packed = self.packed.map(|weights| &weights.packed);
-        match (operand.role, packed) {
-            (Role::Input, _) => self.input.map(|place| place.part(operand)),
-            // The weight's gradient never lies in a packed weight.
-            (Role::Weight, Some(Packed::Raw(block))) if pass != problem::Pass::BackwardWeight => Some(whole(block)),
-            (Role::Weight, _) => self.weight.map(|place| place.part(operand)),
-            (Role::Bias, _) => self.bias.map(|place| place.part(operand)),
-            (Role::Output, _) => self.output.map(|place| place.part(operand)),
-            (Role::Packed, Some(Packed::Ordered { forward, .. })) if pass == problem::Pass::Forward => {
-                Some(whole(forward))
-            }
-            (Role::Packed, Some(Packed::Ordered { backward_input, .. })) => Some(whole(backward_input)),
-            (Role::Packed, _) => None,
-            (Role::Workspace, _) => self.workspace.map(whole),
-        }
-        .ok_or_else(|| Error::new(Status::Internal, format!("{pass:?} has no memory for {:?}", operand.role)))
-    }
-}
-
-/// The memory of a device tensor.
-pub fn bound<'a>(tensor: &DeviceTensor<'a>) -> Result<Bound<'a>> {
-    match tensor.buffer().storage() {
-        Storage::Vulkan(block) => Ok(Bound { block, offset: tensor.offset(), bytes: tensor.bytes() }),
-        Storage::Cpu(_) => Err(Error::new(Status::Internal, "a tensor's memory is not this device's")),
-    }
-}
-
-/// Where a tensor lies on the device.
-struct Place<'a> {
-    memory: Memory<'a>,
-    /// Staging memory that must be copied into a block of our own first.
-    arrival: Option<Block>,
-    /// Bytes that came from the host.
-    uploaded: u64,
-}
-
-enum Memory<'a> {
-    /// A host tensor's.
-    Own(Block),
-    /// A device tensor's.
-    Buffer(Bound<'a>),
-}
-
-impl<'a> Place<'a> {
-    fn of_input(device: &Arc<Device>, input: &Input<'a>) -> Result<Place<'a>> {
-        match input {
-            Input::Device(tensor) => Place::of_tensor(tensor),
-            Input::Host(view) => Place::holding(device, Some(view.view()), view.len()),
-        }
-    }
-
-    /// With `accumulate` the result begins as what the tensor holds.
-    fn of_output(device: &Arc<Device>, output: &Output<'a>, accumulate: bool) -> Result<Place<'a>> {
-        match output {
-            Output::Device(tensor) => Place::of_tensor(tensor),
-            Output::Host(view) => Place::holding(device, accumulate.then(|| view.view()), view.len()),
-        }
-    }
-
-    fn of_tensor(tensor: &DeviceTensor<'a>) -> Result<Place<'a>> {
-        Ok(Place { memory: Memory::Buffer(bound(tensor)?), arrival: None, uploaded: 0 })
-    }
-
-    /// A block for `elements`, and the values that it begins with.
-    fn holding(device: &Arc<Device>, values: Option<ArrayViewD<'_, f32>>, elements: usize) -> Result<Place<'a>> {
-        let bytes = 4 * elements as u64;
-        let mut block = Block::new(device, Home::Device, bytes)?;
-        let mut arrival = None;
-        let uploaded = if values.is_some() { bytes } else { 0 };
-        if let Some(values) = values {
-            if block.is_mapped() {
-                upload(&mut block, values)?;
-            } else {
-                let mut staging = Block::new(device, Home::Upload, bytes)?;
-                upload(&mut staging, values)?;
-                arrival = Some(staging);
-            }
-        }
-        Ok(Place { memory: Memory::Own(block), arrival, uploaded })
-    }
-
-    /// Records the copy out of staging memory, and says how many bytes came from the host.
-    fn arrive(&self, recorder: &Recorder) -> u64 {
-        if let Some(staging) = &self.arrival {
-            recorder.copy(staging.whole(), self.bound());
-        }
-        self.uploaded
-    }
-
-    /// Records the copy into staging memory where the host cannot read the block itself.
-    fn depart(&self, device: &Arc<Device>, recorder: &Recorder) -> Result<Option<Block>> {
-        let Memory::Own(block) = &self.memory else { return Ok(None) };
-        if block.is_mapped() {
-            return Ok(None);
-        }
-        let staging = Block::new(device, Home::Download, block.bytes())?;
-        recorder.copy(block.whole(), staging.whole());
-        Ok(Some(staging))
-    }
-
-    fn bound(&self) -> Bound<'_> {
-        match &self.memory {
-            Memory::Own(block) => block.whole(),
-            Memory::Buffer(bound) => *bound,
-        }
-    }
-
-    fn part(&self, operand: &Operand) -> Bound<'_> {
-        let whole = self.bound();
-        Bound { offset: whole.offset + operand.offset, bytes: operand.bytes, ..whole }
-    }
-}
-
-fn upload(block: &mut Block, values: ArrayViewD<'_, f32>) -> Result<()> {
-    let to = block.floats_mut(values.len())?;
-    ArrayViewMutD::from_shape(values.raw_dim(), to).map_err(internal)?.assign(&values);
-    Ok(())
-}
-
-fn download(block: &Block, values: &mut ArrayViewMutD<'_, f32>) -> Result<()> {
-    let from = block.floats(values.len())?;
-    let from = ArrayViewD::from_shape(values.raw_dim(), from).map_err(internal)?;
-    values.assign(&from);
-    Ok(())
-}
-
-fn internal(error: ndarray::ShapeError) -> Error {
-    Error::new(Status::Internal, error.to_string())
 }

@@ -2,8 +2,10 @@
 
 use super::failure;
 use super::instance::{Extensions, Instance, PhysicalDevice, lifecycle};
-use super::memory::{Pool, Usage};
+use super::memory::{Pool, PoolProperties, Usage};
+use super::pinned::{Import, Pinned};
 use super::pipeline::Pipelines;
+use super::queues::{LANES, Lane, Layout, Point, Queues, Serials};
 use super::recorder::Recording;
 use crate::error::{Error, Result, Status};
 use crate::plan::Limits;
@@ -12,23 +14,35 @@ use gpu_allocator::vulkan::AllocatorCreateDesc;
 use gpu_allocator::{AllocationSizes, AllocatorDebugSettings};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
-/// A logical device with one queue.
+/// How a device is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Bytes of device memory that may be held; 0: as many as there are.
+    pub budget: u64,
+    /// Use nothing beyond what every device must offer.
+    pub minimum_limits: bool,
+    /// For tests: as if the host did not see the device's memory, and host tensors travel in pieces of so many bytes.
+    pub piece_bytes: u64,
+}
+
+/// A logical device and its queues.
 pub struct Device {
     raw: ash::Device,
     push_descriptor: Option<khr::push_descriptor::Device>,
     limits: Limits,
-    queue_family: u32,
-    queue: Mutex<vk::Queue>,
+    queues: Queues,
+    options: Options,
+    unified: bool,
     /// Nanoseconds of one timestamp tick, and which bits of a timestamp count; `None` without timestamps.
     timestamps: Option<(f64, u64)>,
     pool: Mutex<Option<Pool>>,
+    pinned: Pinned,
     pipelines: Pipelines,
-    recordings: Mutex<Vec<Recording>>,
+    recordings: [Mutex<Vec<Recording>>; LANES],
     /// Recordings that could not be waited for; they end with the device.
     abandoned: Mutex<Vec<Recording>>,
-    submitted: AtomicU64,
-    completed: AtomicU64,
     lost: AtomicBool,
     counters: AtomicCounters,
 }
@@ -55,8 +69,9 @@ pub struct Counters {
 }
 
 impl Device {
-    /// Opens a device for compute. With `minimum_limits` nothing beyond what every device must offer is used.
-    pub fn new(physical: &PhysicalDevice, budget: u64, minimum_limits: bool) -> Result<Device> {
+    /// Opens a device for compute.
+    pub fn new(physical: &PhysicalDevice, options: Options) -> Result<Device> {
+        let Options { budget, minimum_limits, piece_bytes } = options;
         let instance = physical.instance;
         let queue_family = instance
             .compute_queue_family(physical.raw)
@@ -64,7 +79,13 @@ impl Device {
         let extensions = instance.extensions(physical.raw)?;
         let optional = !minimum_limits;
         let push_descriptors = extensions.push_descriptor && optional;
-        let buffer_addresses = optional && has_buffer_addresses(instance, physical);
+        let features = Features::of(instance, physical);
+        let buffer_addresses = optional && features.buffer_addresses;
+        let timelines = optional && features.timelines;
+        let import_host = optional && extensions.external_memory_host;
+        // SAFETY: the physical device comes from this instance, which is alive.
+        let families = unsafe { instance.raw().get_physical_device_queue_family_properties(physical.raw) };
+        let layout = if timelines { Layout::choose(&families, queue_family) } else { Layout::single(queue_family) };
 
         let mut names = Vec::new();
         if push_descriptors {
@@ -73,11 +94,25 @@ impl Device {
         if extensions.portability_subset {
             names.push(khr::portability_subset::NAME.as_ptr());
         }
-        let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(queue_family).queue_priorities(&[1.0])];
+        if import_host {
+            names.push(ash::ext::external_memory_host::NAME.as_ptr());
+        }
+        let priorities = [1.0; LANES];
+        let queues: Vec<_> = layout
+            .families()
+            .into_iter()
+            .map(|(family, count)| {
+                vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&priorities[..count])
+            })
+            .collect();
         let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true);
+        let mut timeline = vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
         let mut create = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
         if buffer_addresses {
             create = create.push_next(&mut addresses);
+        }
+        if timelines {
+            create = create.push_next(&mut timeline);
         }
         let alone = lifecycle();
         // SAFETY: the instance is alive, and so are the structures until the call returns; every extension and
@@ -85,23 +120,27 @@ impl Device {
         let raw = unsafe { instance.raw().create_device(physical.raw, &create, None) };
         drop(alone);
         let raw = raw.map_err(|result| failure("opening the device", result))?;
+        let queues = Queues::new(&raw, layout, timelines).inspect_err(|_| {
+            let _alone = lifecycle();
+            // SAFETY: nothing was made of it.
+            unsafe { raw.destroy_device(None) };
+        })?;
         // From here on the device is closed by `Drop`, whatever fails.
-        // SAFETY: the queue was asked for above.
-        let queue = unsafe { raw.get_device_queue(queue_family, 0) };
+        let unified = optional && piece_bytes == 0 && shares_host_memory(instance, physical);
         let push_descriptor = push_descriptors.then(|| khr::push_descriptor::Device::new(instance.raw(), &raw));
         let full = limits(instance, physical, &extensions, buffer_addresses, push_descriptors);
         let device = Device {
             pipelines: Pipelines::default(),
             push_descriptor,
             limits: if minimum_limits { full.minimum() } else { full },
-            queue_family,
-            queue: Mutex::new(queue),
+            queues,
+            options,
+            unified,
             timestamps: timestamps(instance, physical, queue_family),
             pool: Mutex::new(None),
-            recordings: Mutex::default(),
+            pinned: Pinned::default(),
+            recordings: Default::default(),
             abandoned: Mutex::default(),
-            submitted: AtomicU64::new(0),
-            completed: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             counters: AtomicCounters::default(),
             raw,
@@ -117,8 +156,14 @@ impl Device {
                 .with_max_device_memblock_size(256 << 20)
                 .with_max_host_memblock_size(64 << 20),
         };
-        let unified = shares_host_memory(instance, physical);
-        *device.pool.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(Pool::new(&memory, unified, budget)?);
+        let properties = PoolProperties {
+            buffer_addresses,
+            unified,
+            families: layout.families().into_iter().map(|(family, _)| family).collect(),
+            import: import_host.then(|| Import::new(instance.raw(), &device.raw, physical.raw)),
+            budget,
+        };
+        *device.pool.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(Pool::new(&memory, properties)?);
         Ok(device)
     }
 
@@ -134,8 +179,29 @@ impl Device {
         &self.pipelines
     }
 
-    pub(super) fn queue_family(&self) -> u32 {
-        self.queue_family
+    /// The family whose queues a lane's commands go to.
+    pub(super) fn queue_family(&self, lane: Lane) -> u32 {
+        self.queues.layout().family(lane)
+    }
+
+    /// Whether submissions of different lanes can run at once.
+    pub(super) fn overlaps(&self) -> bool {
+        self.queues.overlaps()
+    }
+
+    /// Whether the host sees the memory of tensors.
+    pub fn is_unified(&self) -> bool {
+        self.unified
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Host memory that the device can reach.
+    pub fn pinned(&self) -> &Pinned {
+        &self.pinned
     }
 
     pub(super) fn timestamps(&self) -> Option<(f64, u64)> {
@@ -154,47 +220,83 @@ impl Device {
 
     /// Gives pooled memory back.
     pub fn trim(&self) {
-        self.pool().trim(&self.raw, self.completed());
+        let completed = self.completed();
+        self.pool().trim(&self.raw, &completed);
     }
 
-    pub(super) fn recordings(&self) -> MutexGuard<'_, Vec<Recording>> {
-        self.recordings.lock().unwrap_or_else(|poison| poison.into_inner())
+    pub(super) fn recordings(&self, lane: Lane) -> MutexGuard<'_, Vec<Recording>> {
+        self.recordings[lane as usize].lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     pub(super) fn abandon(&self, recording: Recording) {
         self.abandoned.lock().unwrap_or_else(|poison| poison.into_inner()).push(recording);
     }
 
-    /// Serial of the newest submission.
-    pub(super) fn submitted(&self) -> u64 {
-        self.submitted.load(Ordering::Acquire)
+    /// The newest submission of each lane.
+    pub(super) fn submitted(&self) -> Serials {
+        self.queues.submitted()
     }
 
-    /// Every submission up to this one is done.
-    pub(super) fn completed(&self) -> u64 {
-        self.completed.load(Ordering::Acquire)
+    /// Of each lane, up to where submissions are known to be done.
+    pub(super) fn completed(&self) -> Serials {
+        self.queues.completed()
     }
 
-    /// Submits, and returns the submission's serial. The fence is signalled when it and all earlier ones are done.
-    pub(super) fn submit(&self, commands: vk::CommandBuffer, fence: vk::Fence) -> Result<u64> {
+    /// Submits to a lane, to begin after other submissions. The fence is signalled when it is done.
+    pub(super) fn submit(
+        &self,
+        lane: Lane,
+        commands: vk::CommandBuffer,
+        fence: vk::Fence,
+        after: &[Point],
+    ) -> Result<Point> {
         self.check()?;
-        let buffers = [commands];
-        let info = [vk::SubmitInfo::default().command_buffers(&buffers)];
-        let queue = self.queue.lock().unwrap_or_else(|poison| poison.into_inner());
-        // SAFETY: the lock serialises access to the queue; commands and fence belong to the caller until they are done.
-        let result = unsafe { self.raw.queue_submit(*queue, &info, fence) };
-        result.map_err(|result| self.note(failure("submitting work", result)))?;
-        // Under the queue's lock, so serials follow the order of submission.
-        Ok(self.submitted.fetch_add(1, Ordering::AcqRel) + 1)
+        let submitted = self.queues.submit(&self.raw, lane, commands, fence, after);
+        submitted.map_err(|result| self.note(failure("submitting work", result)))
     }
 
-    /// Waits for a fence of the submission `serial`.
-    pub(super) fn wait(&self, fence: vk::Fence, serial: u64) -> Result<()> {
+    /// Waits for the fence of a submission, at most so long, and awake for a while; says whether it is done.
+    pub(super) fn wait(&self, fence: vk::Fence, point: Point, timeout: Duration, patience: Duration) -> Result<bool> {
+        let done = self.wait_for(fence, timeout, patience);
+        let done = done.map_err(|result| self.note(failure("waiting for work", result)))?;
+        if done {
+            self.queues.complete(point);
+        }
+        Ok(done)
+    }
+
+    fn wait_for(
+        &self,
+        fence: vk::Fence,
+        timeout: Duration,
+        patience: Duration,
+    ) -> std::result::Result<bool, vk::Result> {
         // SAFETY: the fence belongs to the caller, who submitted it.
-        let result = unsafe { self.raw.wait_for_fences(&[fence], true, u64::MAX) };
-        result.map_err(|result| self.note(failure("waiting for work", result)))?;
-        self.completed.fetch_max(serial, Ordering::AcqRel);
-        Ok(())
+        let done = || unsafe { self.raw.get_fence_status(fence) };
+        if done()? {
+            return Ok(true);
+        }
+        // A software driver needs the core itself.
+        let awake = if self.limits.software { Duration::ZERO } else { patience.min(timeout) };
+        let began = Instant::now();
+        while began.elapsed() < awake {
+            for _ in 0..16 {
+                std::hint::spin_loop();
+            }
+            if done()? {
+                return Ok(true);
+            }
+        }
+        let left = timeout.saturating_sub(awake);
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let nanoseconds = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+        // SAFETY: as above.
+        match unsafe { self.raw.wait_for_fences(&[fence], true, nanoseconds) } {
+            Err(vk::Result::TIMEOUT) => Ok(false),
+            waited => waited.map(|()| true),
+        }
     }
 
     /// Refuses work on a lost device.
@@ -225,7 +327,7 @@ impl Device {
     pub fn counters(&self) -> Counters {
         Counters {
             memory: self.pool().usage,
-            submits: self.submitted(),
+            submits: self.submitted().iter().sum(),
             dispatches: self.counters.dispatches.load(Ordering::Relaxed),
             pipelines: self.pipelines.compiled(),
             device_nanoseconds: self.counters.device_nanoseconds.load(Ordering::Relaxed),
@@ -256,14 +358,19 @@ impl Drop for Device {
         unsafe {
             let _ = self.raw.device_wait_idle();
             let mut abandoned = self.abandoned.lock().unwrap_or_else(|poison| poison.into_inner());
-            for recording in self.recordings().drain(..).chain(abandoned.drain(..)) {
+            let idle = self
+                .recordings
+                .iter()
+                .map(|list| std::mem::take(&mut *list.lock().unwrap_or_else(|poison| poison.into_inner())));
+            for recording in idle.flatten().chain(abandoned.drain(..)) {
                 recording.destroy(&self.raw);
             }
             drop(abandoned);
+            self.queues.destroy(&self.raw);
             self.pipelines.destroy(&self.raw);
             let pool = self.pool.lock().unwrap_or_else(|poison| poison.into_inner()).take();
             if let Some(mut pool) = pool {
-                pool.trim(&self.raw, u64::MAX);
+                pool.trim(&self.raw, &[u64::MAX; LANES]);
                 drop(pool);
             }
             let _alone = lifecycle();
@@ -272,15 +379,27 @@ impl Drop for Device {
     }
 }
 
-fn has_buffer_addresses(instance: &Instance, physical: &PhysicalDevice) -> bool {
-    if physical.properties.api_version < vk::API_VERSION_1_2 {
-        return false;
+/// Optional features that this code has a use for.
+struct Features {
+    buffer_addresses: bool,
+    timelines: bool,
+}
+
+impl Features {
+    fn of(instance: &Instance, physical: &PhysicalDevice) -> Features {
+        if physical.properties.api_version < vk::API_VERSION_1_2 {
+            return Features { buffer_addresses: false, timelines: false };
+        }
+        let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default();
+        let mut timelines = vk::PhysicalDeviceTimelineSemaphoreFeatures::default();
+        let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut addresses).push_next(&mut timelines);
+        // SAFETY: the structures are chained as the specification allows for a 1.2 device.
+        unsafe { instance.raw().get_physical_device_features2(physical.raw, &mut features) };
+        Features {
+            buffer_addresses: addresses.buffer_device_address == vk::TRUE,
+            timelines: timelines.timeline_semaphore == vk::TRUE,
+        }
     }
-    let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default();
-    let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut addresses);
-    // SAFETY: the structures are chained as the specification allows for a 1.2 device.
-    unsafe { instance.raw().get_physical_device_features2(physical.raw, &mut features) };
-    addresses.buffer_device_address == vk::TRUE
 }
 
 /// Whether tensors can live in memory that the host reads and writes at full speed.

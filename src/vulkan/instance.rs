@@ -204,6 +204,7 @@ impl Instance {
             shader_sm_builtins: has(ash::nv::shader_sm_builtins::NAME),
             shader_core_properties: has(ash::amd::shader_core_properties::NAME),
             portability_subset: has(khr::portability_subset::NAME),
+            external_memory_host: has(ash::ext::external_memory_host::NAME),
         })
     }
 }
@@ -214,6 +215,7 @@ pub(super) struct Extensions {
     pub shader_sm_builtins: bool,
     pub shader_core_properties: bool,
     pub portability_subset: bool,
+    pub external_memory_host: bool,
 }
 
 impl PhysicalDevice {

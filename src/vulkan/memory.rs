@@ -1,7 +1,10 @@
 //! Device memory: blocks from a pool over gpu-allocator, reused by size class once the GPU is done with them.
 
+use super::crew;
 use super::device::Device;
 use super::failure;
+use super::pinned::{Import, Imported};
+use super::queues::{Serials, reached};
 use super::recorder::Bound;
 use crate::error::{Error, Result, Status};
 use crate::pool::size_class;
@@ -16,10 +19,10 @@ use std::sync::Arc;
 pub enum Home {
     /// Fastest for the device; the host sees it only where they share memory.
     Device,
-    /// Written by the host, read by the device.
-    Upload,
-    /// Written by the device, read by the host.
-    Download,
+    /// Memory of the host, which both copy to and from.
+    Staging,
+    /// Ordinary memory of this process, which the device reaches where it can: see [`super::pinned`].
+    Host,
 }
 
 /// A range of device memory with a buffer of its own. Dropped, it returns to its device's pool.
@@ -34,24 +37,44 @@ pub struct Block {
 struct Memory {
     buffer: vk::Buffer,
     address: u64,
-    allocation: Allocation,
+    source: Source,
     class: u64,
 }
 
-/// A block that returned, and the submission after which the GPU no longer touches it.
+/// What a block's memory was taken from.
+enum Source {
+    Allocated(Allocation),
+    Imported(Imported),
+}
+
+/// A block that returned, and the submissions after which the GPU no longer touches it.
 struct Returned {
     memory: Memory,
-    serial: u64,
+    serials: Serials,
 }
+
+/// What a pool must know of its device.
+pub struct PoolProperties {
+    /// Buffers have addresses.
+    pub buffer_addresses: bool,
+    /// The host sees device memory, so [`Home::Device`] blocks are mapped.
+    pub unified: bool,
+    /// Queue families that use the blocks.
+    pub families: Vec<u32>,
+    /// How the host's own memory is reached, where it can be.
+    pub import: Option<Import>,
+    /// Bytes that may be held; 0: as many as there are.
+    pub budget: u64,
+}
+
+/// Blocks of so many bytes have device memory of their own.
+const LARGE: u64 = 16 << 20;
 
 /// The pool of one device.
 pub struct Pool {
     allocator: Allocator,
-    buffer_addresses: bool,
-    /// The host sees device memory, so [`Home::Device`] blocks are mapped.
-    unified: bool,
+    properties: PoolProperties,
     free: HashMap<(Home, u64), Vec<Returned>>,
-    budget: u64,
     /// What the pool holds and has done.
     pub usage: Usage,
 }
@@ -59,9 +82,11 @@ pub struct Pool {
 /// Figures of a pool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// Bytes held, pooled blocks included.
+    /// Bytes held of the host's memory, pooled blocks included.
+    pub host_bytes_held: u64,
+    /// Bytes held of the device's memory, pooled blocks included.
     pub bytes_held: u64,
-    /// Bytes of blocks in use.
+    /// Bytes of those blocks that are in use.
     pub bytes_in_use: u64,
     /// The most bytes ever held.
     pub bytes_peak: u64,
@@ -72,42 +97,49 @@ pub struct Usage {
 }
 
 impl Pool {
-    pub fn new(desc: &AllocatorCreateDesc, unified: bool, budget: u64) -> Result<Pool> {
+    pub fn new(desc: &AllocatorCreateDesc, properties: PoolProperties) -> Result<Pool> {
         let allocator =
             Allocator::new(desc).map_err(|error| allocation_failure("opening the device's memory", error))?;
+        let budget = if properties.budget == 0 { u64::MAX } else { properties.budget };
         Ok(Pool {
             allocator,
-            buffer_addresses: desc.buffer_device_address,
-            unified,
+            properties: PoolProperties { budget, ..properties },
             free: HashMap::new(),
-            budget: if budget == 0 { u64::MAX } else { budget },
             usage: Usage::default(),
         })
     }
 
-    fn take_free(&mut self, home: Home, class: u64, completed: u64) -> Option<Memory> {
+    fn take_free(&mut self, home: Home, class: u64, completed: &Serials) -> Option<Memory> {
         let free = self.free.get_mut(&(home, class))?;
-        let at = free.iter().position(|returned| returned.serial <= completed)?;
+        let at = free.iter().rposition(|returned| reached(&returned.serials, completed))?;
         Some(free.swap_remove(at).memory)
     }
 
     fn create(&mut self, device: &ash::Device, home: Home, class: u64) -> Result<Memory> {
-        if class > self.budget.saturating_sub(self.usage.bytes_held) {
+        if home == Home::Host {
+            let (import, held) = (self.properties.import.as_ref(), self.usage.host_bytes_held);
+            let imported = Imported::new(device, import, self.buffer_usage(), class, held)?;
+            self.usage.allocations += 1;
+            self.usage.host_bytes_held += class;
+            let (buffer, address) = (imported.buffer, imported.address);
+            return Ok(Memory { buffer, address, source: Source::Imported(imported), class });
+        }
+        let (budget, usage) = (self.properties.budget, &self.usage);
+        if home == Home::Device && class > budget.saturating_sub(usage.bytes_held) {
             return Err(Error::new(
                 Status::OutOfDeviceMemory,
                 format!(
-                    "{class} bytes more than the {} held exceed the context's memory_budget of {}",
-                    self.usage.bytes_held, self.budget
+                    "{class} bytes more than the {} held exceed the context's memory_budget of {budget}",
+                    usage.bytes_held
                 ),
             ));
         }
-        let mut usage = vk::BufferUsageFlags::STORAGE_BUFFER
-            | vk::BufferUsageFlags::TRANSFER_SRC
-            | vk::BufferUsageFlags::TRANSFER_DST;
-        if self.buffer_addresses {
-            usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
+        let families = &self.properties.families;
+        let mut create = vk::BufferCreateInfo::default().size(class).usage(self.buffer_usage());
+        if families.len() > 1 {
+            // Ranges of one buffer are copied and computed on at the same time.
+            create = create.sharing_mode(vk::SharingMode::CONCURRENT).queue_family_indices(families);
         }
-        let create = vk::BufferCreateInfo::default().size(class).usage(usage);
         // SAFETY: the device is alive, and so is every structure until its call returns. The buffer is bound to memory
         // that its own requirements asked for, and destroyed if anything fails.
         unsafe {
@@ -115,18 +147,20 @@ impl Pool {
             let allocation = self.allocator.allocate(&AllocationCreateDesc {
                 name: match home {
                     Home::Device => "grilly tensor",
-                    Home::Upload => "grilly upload",
-                    Home::Download => "grilly download",
+                    Home::Staging | Home::Host => "grilly staging",
                 },
                 requirements: device.get_buffer_memory_requirements(buffer),
                 location: match home {
-                    Home::Device if self.unified => MemoryLocation::GpuToCpu,
-                    Home::Device => MemoryLocation::GpuOnly,
-                    Home::Upload => MemoryLocation::CpuToGpu,
-                    Home::Download => MemoryLocation::GpuToCpu,
+                    Home::Device if !self.properties.unified => MemoryLocation::GpuOnly,
+                    _ => MemoryLocation::GpuToCpu,
                 },
                 linear: true,
-                allocation_scheme: AllocationScheme::GpuAllocatorManaged,
+                // A large tensor in memory of its own takes no more than it needs.
+                allocation_scheme: if class >= LARGE {
+                    AllocationScheme::DedicatedBuffer(buffer)
+                } else {
+                    AllocationScheme::GpuAllocatorManaged
+                },
             });
             let allocation = match allocation {
                 Ok(allocation) => allocation,
@@ -140,26 +174,47 @@ impl Pool {
                 let _ = self.allocator.free(allocation);
                 return Err(failure("binding a buffer's memory", result));
             }
-            let address = if self.buffer_addresses {
+            let address = if self.properties.buffer_addresses {
                 device.get_buffer_device_address(&vk::BufferDeviceAddressInfo::default().buffer(buffer))
             } else {
                 0
             };
-            self.usage.allocations += 1;
-            self.usage.bytes_held += class;
-            self.usage.bytes_peak = self.usage.bytes_peak.max(self.usage.bytes_held);
-            Ok(Memory { buffer, address, allocation, class })
+            let usage = &mut self.usage;
+            usage.allocations += 1;
+            if home == Home::Device {
+                usage.bytes_held += class;
+                usage.bytes_peak = usage.bytes_peak.max(usage.bytes_held);
+            } else {
+                usage.host_bytes_held += class;
+            }
+            Ok(Memory { buffer, address, source: Source::Allocated(allocation), class })
         }
     }
 
+    fn buffer_usage(&self) -> vk::BufferUsageFlags {
+        let usage = vk::BufferUsageFlags::STORAGE_BUFFER
+            | vk::BufferUsageFlags::TRANSFER_SRC
+            | vk::BufferUsageFlags::TRANSFER_DST;
+        if self.properties.buffer_addresses { usage | vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS } else { usage }
+    }
+
     /// Gives back the free blocks that the GPU is done with.
-    pub fn trim(&mut self, device: &ash::Device, completed: u64) {
-        for (_, free) in self.free.iter_mut() {
-            for returned in free.extract_if(.., |returned| returned.serial <= completed) {
-                self.usage.bytes_held -= returned.memory.class;
-                // SAFETY: the GPU is done with the buffer, and nothing else knows it any more.
-                unsafe { device.destroy_buffer(returned.memory.buffer, None) };
-                let _ = self.allocator.free(returned.memory.allocation);
+    pub fn trim(&mut self, device: &ash::Device, completed: &Serials) {
+        for ((home, _), free) in self.free.iter_mut() {
+            for returned in free.extract_if(.., |returned| reached(&returned.serials, completed)) {
+                let Memory { buffer, source, class, .. } = returned.memory;
+                match home {
+                    Home::Device => self.usage.bytes_held -= class,
+                    Home::Staging | Home::Host => self.usage.host_bytes_held -= class,
+                }
+                match source {
+                    Source::Imported(imported) => imported.free(device),
+                    Source::Allocated(allocation) => {
+                        // SAFETY: the GPU is done with the buffer, and nothing else knows it any more.
+                        unsafe { device.destroy_buffer(buffer, None) };
+                        let _ = self.allocator.free(allocation);
+                    }
+                }
             }
         }
     }
@@ -174,18 +229,20 @@ impl Block {
         let class = size_class(bytes);
         let completed = device.completed();
         let mut pool = device.pool();
-        let memory = match pool.take_free(home, class, completed) {
+        let memory = match pool.take_free(home, class, &completed) {
             Some(memory) => memory,
             None => match pool.create(device.raw(), home, class) {
-                Err(error) if error.status() == Status::OutOfDeviceMemory => {
-                    pool.trim(device.raw(), completed);
+                Err(error) if matches!(error.status(), Status::OutOfDeviceMemory | Status::OutOfHostMemory) => {
+                    pool.trim(device.raw(), &completed);
                     pool.create(device.raw(), home, class)?
                 }
                 created => created?,
             },
         };
         pool.usage.blocks_in_use += 1;
-        pool.usage.bytes_in_use += class;
+        if home == Home::Device {
+            pool.usage.bytes_in_use += class;
+        }
         Ok(Block { device: device.clone(), memory: Some(memory), home, bytes })
     }
 
@@ -204,14 +261,21 @@ impl Block {
     }
 
     /// The host's pointer to its first byte, if the host sees it.
-    fn mapped(&self) -> Option<*mut u8> {
-        let allocation = &self.memory.as_ref()?.allocation;
-        Some(allocation.mapped_ptr()?.as_ptr().cast())
+    pub fn mapped(&self) -> Option<*mut u8> {
+        match &self.memory.as_ref()?.source {
+            Source::Allocated(allocation) => Some(allocation.mapped_ptr()?.as_ptr().cast()),
+            Source::Imported(imported) => Some(imported.mapping.start()),
+        }
     }
 
     /// Whether the host can read and write it directly.
     pub fn is_mapped(&self) -> bool {
         self.mapped().is_some()
+    }
+
+    /// Whether the device can reach it, as it can all but some of [`Home::Host`].
+    pub fn has_buffer(&self) -> bool {
+        self.buffer() != vk::Buffer::null()
     }
 
     /// The device it came from.
@@ -228,7 +292,7 @@ impl Block {
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let to = self.range(offset, data.len())?;
         // SAFETY: `range` checked that the bytes lie in the mapping; the slice is host memory of its own.
-        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
+        unsafe { crew::copy(data.as_ptr(), to, data.len()) };
         Ok(())
     }
 
@@ -236,22 +300,13 @@ impl Block {
     pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         let from = self.range(offset, data.len())?;
         // SAFETY: as in `write`.
-        unsafe { std::ptr::copy_nonoverlapping(from, data.as_mut_ptr(), data.len()) };
+        unsafe { crew::copy(from, data.as_mut_ptr(), data.len()) };
         Ok(())
     }
 
-    /// The first elements of a mapped block that no submission is writing.
-    pub fn floats(&self, length: usize) -> Result<&[f32]> {
-        let start = self.range(0, 4 * length)?;
-        // SAFETY: `range` checked that the elements lie in the mapping, which starts at an allocation's alignment.
-        Ok(unsafe { std::slice::from_raw_parts(start.cast::<f32>(), length) })
-    }
-
-    /// The first elements of a mapped block that no submission is using.
-    pub fn floats_mut(&mut self, length: usize) -> Result<&mut [f32]> {
-        let start = self.range(0, 4 * length)?;
-        // SAFETY: as in `floats`; the block is borrowed mutably.
-        Ok(unsafe { std::slice::from_raw_parts_mut(start.cast::<f32>(), length) })
+    /// The first elements of a mapped block, which has at least so many.
+    pub fn mapped_floats(&self, length: usize) -> Result<*mut f32> {
+        Ok(self.range(0, 4 * length)?.cast())
     }
 
     fn range(&self, offset: u64, length: usize) -> Result<*mut u8> {
@@ -269,11 +324,16 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         let Some(memory) = self.memory.take() else { return };
-        let serial = self.device.submitted();
+        if let Source::Imported(imported) = &memory.source {
+            self.device.pinned().forget(imported.mapping.start() as usize);
+        }
+        let serials = self.device.submitted();
         let mut pool = self.device.pool();
         pool.usage.blocks_in_use -= 1;
-        pool.usage.bytes_in_use -= memory.class;
-        pool.free.entry((self.home, memory.class)).or_default().push(Returned { memory, serial });
+        if self.home == Home::Device {
+            pool.usage.bytes_in_use -= memory.class;
+        }
+        pool.free.entry((self.home, memory.class)).or_default().push(Returned { memory, serials });
     }
 }
 

@@ -1,14 +1,21 @@
 //! The Vulkan engine: the only code that names ash.
 
+mod crew;
 mod device;
+mod host_array;
 mod instance;
 mod memory;
+mod pinned;
 mod pipeline;
+mod queues;
 mod recorder;
 
-pub use device::Device;
+pub use device::{Device, Options};
+pub use host_array::HostArray;
 pub use instance::{Instance, PhysicalDevice};
 pub use memory::{Block, Home};
+pub use pipeline::Pipeline;
+pub use queues::{Lane, Point};
 pub use recorder::{Bound, Recorder};
 
 use crate::error::{Error, Status};

@@ -3,10 +3,14 @@
 use super::device::Device;
 use super::failure;
 use super::memory::Block;
+use super::pipeline::Pipeline;
+use super::queues::{Lane, Point};
 use crate::error::{Error, Result, Status};
 use crate::plan::Dispatch;
 use ash::vk;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A range of a block that a kernel is given.
 #[derive(Clone, Copy)]
@@ -32,6 +36,7 @@ pub struct Recording {
 /// Records commands and submits them. Dropped, its objects return to the device.
 pub struct Recorder {
     device: Arc<Device>,
+    lane: Lane,
     recording: Option<Recording>,
     dispatches: u64,
     sets_used: u32,
@@ -41,15 +46,17 @@ pub struct Recorder {
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Recording,
-    Submitted(u64),
+    Submitted(Point),
     Done,
 }
 
+/// A wait stays awake for so long before it sleeps: falling asleep and waking up takes longer than most work does.
+const POLL: Duration = Duration::from_micros(100);
 const SETS_PER_POOL: u32 = 64;
 const MAX_BINDINGS: u32 = 4;
 
 impl Recording {
-    fn new(device: &Device) -> Result<Recording> {
+    fn new(device: &Device, lane: Lane) -> Result<Recording> {
         let mut recording = Recording {
             pool: vk::CommandPool::null(),
             commands: vk::CommandBuffer::null(),
@@ -57,7 +64,7 @@ impl Recording {
             timestamps: vk::QueryPool::null(),
             descriptor_pools: Vec::new(),
         };
-        let made = recording.fill(device);
+        let made = recording.fill(device, lane);
         if let Err(result) = made {
             // SAFETY: nothing was submitted.
             unsafe { recording.destroy(device.raw()) };
@@ -66,18 +73,18 @@ impl Recording {
         Ok(recording)
     }
 
-    fn fill(&mut self, device: &Device) -> std::result::Result<(), vk::Result> {
+    fn fill(&mut self, device: &Device, lane: Lane) -> std::result::Result<(), vk::Result> {
         // SAFETY: the device is alive, and the structures live until their calls return.
         unsafe {
             let raw = device.raw();
             let create = vk::CommandPoolCreateInfo::default()
-                .queue_family_index(device.queue_family())
+                .queue_family_index(device.queue_family(lane))
                 .flags(vk::CommandPoolCreateFlags::TRANSIENT);
             self.pool = raw.create_command_pool(&create, None)?;
             let allocate = vk::CommandBufferAllocateInfo::default().command_pool(self.pool).command_buffer_count(1);
             self.commands = raw.allocate_command_buffers(&allocate)?.first().copied().unwrap_or_default();
             self.fence = raw.create_fence(&vk::FenceCreateInfo::default(), None)?;
-            if device.timestamps().is_some() {
+            if lane == Lane::Compute && device.timestamps().is_some() {
                 let create = vk::QueryPoolCreateInfo::default().query_type(vk::QueryType::TIMESTAMP).query_count(2);
                 self.timestamps = raw.create_query_pool(&create, None)?;
             }
@@ -101,23 +108,34 @@ impl Recording {
 }
 
 impl Recorder {
-    /// Begins a recording. What earlier submissions wrote is visible to it.
+    /// Begins a recording of kernels. What earlier ones wrote is visible to it.
     pub fn new(device: &Arc<Device>) -> Result<Recorder> {
+        let recorder = Recorder::on(device, Lane::Compute)?;
+        recorder.barrier();
+        Ok(recorder)
+    }
+
+    /// Begins a recording for a lane, which only what its submission waits for need precede.
+    pub fn on(device: &Arc<Device>, lane: Lane) -> Result<Recorder> {
         device.check()?;
-        let reused = device.recordings().pop();
+        let reused = device.recordings(lane).pop();
         let recording = match reused {
             Some(recording) => recording,
-            None => Recording::new(device)?,
+            None => Recording::new(device, lane)?,
         };
         let recorder = Recorder {
             device: device.clone(),
+            lane,
             recording: Some(recording),
             dispatches: 0,
             sets_used: 0,
             state: State::Recording,
         };
         recorder.begin().map_err(|result| device.note(failure("beginning a command buffer", result)))?;
-        recorder.barrier();
+        if !device.overlaps() {
+            // All lanes are one queue then, and waits for submissions are barriers.
+            recorder.barrier();
+        }
         Ok(recorder)
     }
 
@@ -133,7 +151,7 @@ impl Recorder {
                 raw.reset_descriptor_pool(*pool, vk::DescriptorPoolResetFlags::empty())?;
             }
             raw.begin_command_buffer(recording.commands, &begin)?;
-            if self.device.timestamps().is_some() {
+            if recording.timestamps != vk::QueryPool::null() {
                 raw.cmd_reset_query_pool(recording.commands, recording.timestamps, 0, 2);
                 raw.cmd_write_timestamp(
                     recording.commands,
@@ -154,17 +172,30 @@ impl Recorder {
         self.recording().commands
     }
 
+    /// The device that it records for.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The stages that do this lane's work; a queue that only copies knows no shaders.
+    fn stages(&self) -> vk::PipelineStageFlags {
+        if self.lane == Lane::Compute || !self.device.overlaps() {
+            vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER
+        } else {
+            vk::PipelineStageFlags::TRANSFER
+        }
+    }
+
     /// Orders everything recorded so far before everything after it.
     pub fn barrier(&self) {
-        let work = vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER;
-        let barrier = [vk::MemoryBarrier::default()
-            .src_access_mask(vk::AccessFlags::SHADER_WRITE | vk::AccessFlags::TRANSFER_WRITE)
-            .dst_access_mask(
-                vk::AccessFlags::SHADER_READ
-                    | vk::AccessFlags::SHADER_WRITE
-                    | vk::AccessFlags::TRANSFER_READ
-                    | vk::AccessFlags::TRANSFER_WRITE,
-            )];
+        let work = self.stages();
+        let (mut written, mut used) =
+            (vk::AccessFlags::TRANSFER_WRITE, vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE);
+        if work.contains(vk::PipelineStageFlags::COMPUTE_SHADER) {
+            written |= vk::AccessFlags::SHADER_WRITE;
+            used |= vk::AccessFlags::SHADER_READ | vk::AccessFlags::SHADER_WRITE;
+        }
+        let barrier = [vk::MemoryBarrier::default().src_access_mask(written).dst_access_mask(used)];
         // SAFETY: the command buffer is being recorded.
         unsafe {
             self.device.raw().cmd_pipeline_barrier(
@@ -200,10 +231,21 @@ impl Recorder {
 
     /// Runs one dispatch of a plan; `operands` are the memories of bindings 0 to 3. Waits for what was recorded before.
     pub fn dispatch(&mut self, dispatch: &Dispatch, operands: &[Option<Bound<'_>>; 4]) -> Result<()> {
-        let tiles = dispatch.tiles.end - dispatch.tiles.start;
-        let module = dispatch.module;
-        let pipeline = self.device.pipeline(module, &dispatch.specialization)?;
+        self.barrier();
+        let pipeline = self.device.pipeline(dispatch.module, &dispatch.specialization)?;
+        self.dispatch_part(&pipeline, dispatch, dispatch.tiles.clone(), operands)
+    }
 
+    /// Runs some tiles of a dispatch with its pipeline, and waits for nothing.
+    pub fn dispatch_part(
+        &mut self,
+        pipeline: &Pipeline,
+        dispatch: &Dispatch,
+        part: Range<u32>,
+        operands: &[Option<Bound<'_>>; 4],
+    ) -> Result<()> {
+        let tiles = part.end - part.start;
+        let module = dispatch.module;
         // A kernel may name a tensor that this problem does not have; it never touches it, but it must be bound.
         let stand_in = operands.iter().flatten().next().copied().ok_or_else(|| {
             Error::new(Status::Internal, format!("a dispatch of {} without any operand", module.name))
@@ -227,7 +269,7 @@ impl Recorder {
 
         let sizes = &dispatch.sizes;
         let mut push = [0u8; 128];
-        let share = [dispatch.tiles.start, dispatch.tiles.end, sizes.flags];
+        let share = [part.start, part.end, sizes.flags];
         for (at, word) in sizes.problem.iter().chain(&share).chain(&sizes.extra).enumerate() {
             push[4 * at..4 * at + 4].copy_from_slice(&word.to_ne_bytes());
         }
@@ -242,7 +284,6 @@ impl Recorder {
             }
         }
 
-        self.barrier();
         let commands = self.commands();
         let [max_x, _] = self.device.limits().workgroup_count;
         let x = tiles.min(max_x);
@@ -251,7 +292,7 @@ impl Recorder {
         unsafe {
             self.device.raw().cmd_bind_pipeline(commands, vk::PipelineBindPoint::COMPUTE, pipeline.raw);
             if !addressed {
-                self.bind(&pipeline, module.bindings, &bound, alignment)?;
+                self.bind(pipeline, module.bindings, &bound, alignment)?;
             }
             self.device.raw().cmd_push_constants(
                 commands,
@@ -270,44 +311,40 @@ impl Recorder {
     /// The blocks outlive the submission.
     unsafe fn bind(
         &mut self,
-        pipeline: &super::pipeline::Pipeline,
+        pipeline: &Pipeline,
         bindings: &[u32],
         bound: &[Bound<'_>; 4],
         alignment: u64,
     ) -> Result<()> {
-        let infos: Vec<_> = bindings
-            .iter()
-            .map(|&binding| {
-                let operand = &bound[binding as usize];
-                let slack = operand.offset % alignment;
-                [vk::DescriptorBufferInfo {
-                    buffer: operand.block.buffer(),
-                    offset: operand.offset - slack,
-                    range: (operand.bytes + slack).max(4),
-                }]
-            })
-            .collect();
-        let mut writes: Vec<_> = bindings
-            .iter()
-            .zip(&infos)
-            .map(|(&binding, info)| {
-                vk::WriteDescriptorSet::default()
-                    .dst_binding(binding)
-                    .descriptor_type(vk::DescriptorType::STORAGE_BUFFER)
-                    .buffer_info(info)
-            })
-            .collect();
+        let mut infos = [[vk::DescriptorBufferInfo::default()]; MAX_BINDINGS as usize];
+        for (info, &binding) in infos.iter_mut().zip(bindings) {
+            let operand = &bound[binding as usize];
+            let slack = operand.offset % alignment;
+            *info = [vk::DescriptorBufferInfo {
+                buffer: operand.block.buffer(),
+                offset: operand.offset - slack,
+                range: (operand.bytes + slack).max(4),
+            }];
+        }
+        let mut writes = [vk::WriteDescriptorSet::default(); MAX_BINDINGS as usize];
+        for ((write, info), &binding) in writes.iter_mut().zip(&infos).zip(bindings) {
+            *write = vk::WriteDescriptorSet::default()
+                .dst_binding(binding)
+                .descriptor_type(vk::DescriptorType::STORAGE_BUFFER)
+                .buffer_info(info);
+        }
+        let writes = &mut writes[..bindings.len()];
         let (point, commands) = (vk::PipelineBindPoint::COMPUTE, self.commands());
         // SAFETY: promised by the caller; a set from `allocate_set` is not in use yet.
         unsafe {
             if let Some(push) = self.device.push_descriptor() {
-                push.cmd_push_descriptor_set(commands, point, pipeline.layout, 0, &writes);
+                push.cmd_push_descriptor_set(commands, point, pipeline.layout, 0, writes);
             } else {
                 let set = self.allocate_set(pipeline.set_layout)?;
-                for write in &mut writes {
+                for write in writes.iter_mut() {
                     write.dst_set = set;
                 }
-                self.device.raw().update_descriptor_sets(&writes, &[]);
+                self.device.raw().update_descriptor_sets(writes, &[]);
                 self.device.raw().cmd_bind_descriptor_sets(commands, point, pipeline.layout, 0, &[set], &[]);
             }
         }
@@ -341,51 +378,80 @@ impl Recorder {
     }
 
     /// Ends the recording and hands it to the queue.
-    pub fn submit(&mut self) -> Result<()> {
+    pub fn submit(&mut self) -> Result<Point> {
+        self.submit_after(&[])
+    }
+
+    /// As [`Recorder::submit`], to begin once the submissions `after` are done.
+    pub fn submit_after(&mut self, after: &[Point]) -> Result<Point> {
         let recording = self.recording();
         let everything = vk::PipelineStageFlags::ALL_COMMANDS;
-        let to_host = [vk::MemoryBarrier::default()
-            .src_access_mask(vk::AccessFlags::SHADER_WRITE | vk::AccessFlags::TRANSFER_WRITE)
-            .dst_access_mask(vk::AccessFlags::HOST_READ)];
+        let mut written = vk::AccessFlags::TRANSFER_WRITE;
+        if self.lane == Lane::Compute {
+            written |= vk::AccessFlags::SHADER_WRITE;
+        }
+        let to_host =
+            [vk::MemoryBarrier::default().src_access_mask(written).dst_access_mask(vk::AccessFlags::HOST_READ)];
         // SAFETY: the command buffer is being recorded, and ends here.
         let ended = unsafe {
-            self.device.raw().cmd_pipeline_barrier(
-                recording.commands,
-                vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER,
-                vk::PipelineStageFlags::HOST,
-                vk::DependencyFlags::empty(),
-                &to_host,
-                &[],
-                &[],
-            );
-            if self.device.timestamps().is_some() {
+            // What an upload writes, no host reads.
+            if self.lane != Lane::Upload {
+                self.device.raw().cmd_pipeline_barrier(
+                    recording.commands,
+                    self.stages(),
+                    vk::PipelineStageFlags::HOST,
+                    vk::DependencyFlags::empty(),
+                    &to_host,
+                    &[],
+                    &[],
+                );
+            }
+            if recording.timestamps != vk::QueryPool::null() {
                 self.device.raw().cmd_write_timestamp(recording.commands, everything, recording.timestamps, 1);
             }
             self.device.raw().end_command_buffer(recording.commands)
         };
         ended.map_err(|result| self.device.note(failure("ending a command buffer", result)))?;
-        let serial = self.device.submit(recording.commands, recording.fence)?;
-        self.state = State::Submitted(serial);
-        Ok(())
+        let point = self.device.submit(self.lane, recording.commands, recording.fence, after)?;
+        self.state = State::Submitted(point);
+        Ok(point)
     }
 
     /// Waits until the submission is done.
     pub fn wait(&mut self) -> Result<()> {
-        let State::Submitted(serial) = self.state else { return Ok(()) };
-        self.device.wait(self.recording().fence, serial)?;
+        self.wait_for(Duration::MAX).map(drop)
+    }
+
+    /// As [`Recorder::wait`], but stays awake for so long first.
+    pub fn wait_awake(&mut self, patience: Duration) -> Result<()> {
+        self.wait_with(Duration::MAX, patience).map(drop)
+    }
+
+    /// Waits until the submission is done, at most so long; says whether it is.
+    pub fn wait_for(&mut self, timeout: Duration) -> Result<bool> {
+        self.wait_with(timeout, POLL)
+    }
+
+    fn wait_with(&mut self, timeout: Duration, patience: Duration) -> Result<bool> {
+        let State::Submitted(point) = self.state else { return Ok(true) };
+        if !self.device.wait(self.recording().fence, point, timeout, patience)? {
+            return Ok(false);
+        }
         self.state = State::Done;
         self.device.count(self.dispatches, self.elapsed());
-        Ok(())
+        Ok(true)
     }
 
     /// Nanoseconds between the submission's first and last command.
     fn elapsed(&self) -> u64 {
-        let Some((period, mask)) = self.device.timestamps() else { return 0 };
+        let timestamps = self.recording().timestamps;
+        let Some((period, mask)) = self.device.timestamps().filter(|_| timestamps != vk::QueryPool::null()) else {
+            return 0;
+        };
         let mut ticks = [0u64; 2];
         let flags = vk::QueryResultFlags::TYPE_64;
         // SAFETY: the submission is done, so both timestamps are there.
-        let read =
-            unsafe { self.device.raw().get_query_pool_results(self.recording().timestamps, 0, &mut ticks, flags) };
+        let read = unsafe { self.device.raw().get_query_pool_results(timestamps, 0, &mut ticks, flags) };
         let span = (ticks[1] & mask).wrapping_sub(ticks[0] & mask) & mask;
         read.map_or(0, |()| (span as f64 * period) as u64)
     }
@@ -399,7 +465,7 @@ impl Drop for Recorder {
             match self.state {
                 // It could not be waited for, so it may still be in use.
                 State::Submitted(_) => self.device.abandon(recording),
-                State::Recording | State::Done => self.device.recordings().push(recording),
+                State::Recording | State::Done => self.device.recordings(self.lane).push(recording),
             }
         }
     }

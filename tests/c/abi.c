@@ -58,6 +58,7 @@ static void check_layout(void) {
     FIELD(grilly_device_info, name, 40);
     FIELD(grilly_device_info, note, 552);
     FIELD(grilly_stats, device_nanoseconds, 88);
+    FIELD(grilly_stats, host_bytes_held, 96);
     FIELD(grilly_memory, backward_weight_workspace, 56);
     FIELD(grilly_plan_info, seconds, 24);
 #undef FIELD

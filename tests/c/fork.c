@@ -5,6 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static grilly_buffer *array;
+static float *values;
+
 static void check_child(const Handles *parents, int32_t device) {
     static Small small;
     uint64_t bytes = 0;
@@ -18,6 +21,12 @@ static void check_child(const Handles *parents, int32_t device) {
     REFUSED(GRILLY_ERROR_FORKED, grilly_conv2d_forward(parents->conv, &small.io));
     REFUSED(GRILLY_ERROR_FORKED, grilly_plan_info_get(parents->plan, &info));
     group("in the child, the parent's handles are refused");
+
+    CHECK(values[0] == 1.5f && values[9999] == 2.5f, "the array changed");
+    values[0] = 3;
+    OK(grilly_buffer_destroy(array));
+    CHECK(values[0] == 3, "the array is gone");
+    group("in the child, the parent's host memory is the child's own copy");
 
     /* Before and after the child has a context of its own. */
     const Handles own = open_handles(open_context(device));
@@ -44,6 +53,11 @@ int main(int argc, char **argv) {
     static Small small;
     small_init(&small);
     OK(grilly_conv2d_forward(handles.conv, &small.io));
+    void *data = NULL;
+    OK(grilly_buffer_create_host(handles.context, 10000 * sizeof(float), &array, &data));
+    values = data;
+    values[0] = 1.5f;
+    values[9999] = 2.5f;
     group("before the fork");
 
     fflush(NULL);
@@ -59,8 +73,11 @@ int main(int argc, char **argv) {
     CHECK(child > 0 && waitpid(child, &status, 0) == child, "no child");
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %#x", (unsigned)status);
     OK(grilly_conv2d_forward(handles.conv, &small.io));
+    CHECK(values[0] == 1.5f, "the child wrote to the parent's array");
     close_children(&handles);
     OK(grilly_context_destroy(handles.context));
+    CHECK(values[9999] == 2.5f, "the array went with its context");
+    OK(grilly_buffer_destroy(array));
     group("the parent goes on");
     return finish();
 }

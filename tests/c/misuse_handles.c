@@ -10,6 +10,7 @@ typedef struct {
     Handles made;
     uint64_t bytes;
     int64_t shape[4];
+    void *data;
     grilly_device_info info;
     grilly_stats stats;
     grilly_memory memory;
@@ -45,6 +46,7 @@ static grilly_status with_prepared(Scene *scene, void *handle) {
 
 #define USES(USE)                                                                                                    \
     USE(buffer_create, CONTEXT, grilly_buffer_create(handle, 16, &scene->made.buffer))                               \
+    USE(buffer_create_host, CONTEXT, grilly_buffer_create_host(handle, 16, &scene->made.buffer, &scene->data))       \
     USE(context_device_info, CONTEXT, grilly_context_device_info(handle, &scene->info))                              \
     USE(context_stats, CONTEXT, grilly_context_stats(handle, &scene->stats))                                         \
     USE(context_trim, CONTEXT, grilly_context_trim(handle))                                                          \

@@ -103,6 +103,12 @@ static void check_out_parameters(void) {
     NULL_OUT(grilly_context_device_info(live.context, NULL));
     NULL_OUT(grilly_context_stats(live.context, NULL));
     NULL_OUT(grilly_buffer_create(live.context, 16, NULL));
+    grilly_buffer *none = NULL;
+    void *data = NULL;
+    NULL_OUT(grilly_buffer_create_host(live.context, 16, NULL, &data));
+    NULL_OUT(grilly_buffer_create_host(live.context, 16, &none, NULL));
+    NULL_OUT(grilly_buffer_create_host(live.context, 0, &none, &data));
+    CHECK(none == NULL && data == NULL, "written after an error");
     NULL_OUT(grilly_buffer_size(live.buffer, NULL));
     NULL_OUT(grilly_buffer_write(live.buffer, 0, NULL, 16));
     NULL_OUT(grilly_buffer_read(live.buffer, 0, NULL, 16));

@@ -19,26 +19,34 @@ pub struct Rig {
 
 /// The CPU device and every Vulkan device. Where a Vulkan device is required (in CI), its absence is a failure.
 pub fn rigs() -> Vec<Rig> {
-    devices_with(false)
+    devices_with(&ContextDesc::default(), "")
 }
 
 /// The Vulkan devices once more, planned for as if each offered only what is required of a GPU.
 pub fn minimum_rigs() -> Vec<Rig> {
-    let mut rigs = devices_with(true);
+    vulkan_only(devices_with(&ContextDesc { minimum_limits: true, ..ContextDesc::default() }, ", minimum limits"))
+}
+
+/// The Vulkan devices once more, with host tensors that travel in pieces of so many bytes.
+pub fn streaming_rigs(piece_bytes: u64, minimum_limits: bool) -> Vec<Rig> {
+    let desc = ContextDesc { piece_bytes, minimum_limits, ..ContextDesc::default() };
+    vulkan_only(devices_with(&desc, &format!(", in pieces of {piece_bytes} bytes")))
+}
+
+fn vulkan_only(mut rigs: Vec<Rig>) -> Vec<Rig> {
     rigs.retain(|rig| rig.context.device().kind != DeviceKind::Cpu);
     rigs
 }
 
-fn devices_with(minimum_limits: bool) -> Vec<Rig> {
+fn devices_with(desc: &ContextDesc, suffix: &str) -> Vec<Rig> {
     let devices = grilly::devices();
     let cpus = devices.iter().filter(|device| device.kind == DeviceKind::Cpu).count();
     assert_eq!(cpus, 1, "there is exactly one CPU device");
     let mut rigs = vec![];
     for (index, device) in devices.iter().enumerate() {
-        match open(index as u32, minimum_limits) {
+        match Context::new(&ContextDesc { device: DeviceChoice::Index(index as u32), ..desc.clone() }) {
             Ok(context) => {
                 assert_eq!(context.device().name, device.name, "the context is on the device that was asked for");
-                let suffix = if minimum_limits { ", minimum limits" } else { "" };
                 rigs.push(Rig { name: format!("{}{suffix}", device.name), context });
             }
             // A GPU that lacks what is required is listed, but cannot be tested.

@@ -70,7 +70,7 @@ class Stats(Structure):
         (name, c_uint64)
         for name in (
             "bytes_held", "bytes_in_use", "bytes_peak", "blocks_in_use", "allocations", "upload_bytes",
-            "download_bytes", "submits", "dispatches", "pipelines", "device_nanoseconds",
+            "download_bytes", "submits", "dispatches", "pipelines", "device_nanoseconds", "host_bytes_held",
         )
     ]
 
@@ -133,6 +133,7 @@ FUNCTIONS = {
     "grilly_tensor_init_host": (None, (POINTER(Tensor), c_size_t, c_void_p, c_uint64, c_int32, POINTER(c_int64))),
     "grilly_tensor_init_device": (None, (POINTER(Tensor), c_size_t, Handle, c_uint64, c_int32, POINTER(c_int64))),
     "grilly_buffer_create": (Status, (Handle, c_uint64, POINTER(Handle))),
+    "grilly_buffer_create_host": (Status, (Handle, c_uint64, POINTER(Handle), POINTER(c_void_p))),
     "grilly_buffer_create_uninitialized": (Status, (Handle, c_uint64, POINTER(Handle))),
     "grilly_buffer_size": (Status, (Handle, POINTER(c_uint64))),
     "grilly_buffer_write": (Status, (Handle, c_uint64, c_void_p, c_uint64)),

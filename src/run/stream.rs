@@ -1,0 +1,376 @@
+//! Passes over large host tensors: while one run of images is on its way to the device, the run before it is computed
+//! on, and results of those before go back. What runs when is decided in [`crate::schedule`]; here it is done.
+//!
+//! Copies have queues of their own where the device has them, and pass through a ring of staging memory, which several
+//! threads fill and empty, unless the array itself lies in memory that the device reaches.
+
+use super::places::{Host, Place, Places};
+use super::vulkan::{Moved, Pass, record};
+use crate::error::Result;
+use crate::schedule::{Progress, Streamed, arrivals};
+use crate::vulkan::{Block, Bound, Device, Home, HostArray, Lane, Point, Recorder};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Below this there is nothing to gain: the first and the last piece overlap with nothing.
+const LEAST_BYTES: u64 = 2 << 20;
+/// Pieces of a batch. More would overlap better, but each keeps fewer multiprocessors busy.
+const PIECES: u64 = 8;
+const LEAST_PIECE: u64 = 1 << 20;
+const MOST_PIECE: u64 = 16 << 20;
+/// Bytes of a piece of the ring.
+const SLOT: u64 = 4 << 20;
+/// Slots that copies in one direction have, at most.
+const SLOTS: usize = 6;
+/// Waits stay awake for so long: the next piece is never far.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How a batch is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces {
+    piece: u64,
+    slot: u64,
+}
+
+/// How host tensors of so many bytes travel, if not at once.
+pub fn pieces(device: &Device, host_bytes: u64) -> Option<Pieces> {
+    match device.options().piece_bytes {
+        0 if device.is_unified() || host_bytes < LEAST_BYTES => None,
+        0 => Some(Pieces { piece: (host_bytes / 2 / PIECES).clamp(LEAST_PIECE, MOST_PIECE), slot: SLOT }),
+        _ if host_bytes == 0 => None,
+        piece => Some(Pieces { piece, slot: piece.next_multiple_of(4) }),
+    }
+}
+
+/// Runs whole passes, and waits for them.
+pub fn run(
+    device: &Arc<Device>,
+    passes: &[Pass],
+    places: &Places<'_>,
+    workspaces: &[Option<Bound<'_>>; 2],
+    pieces: Pieces,
+) -> Result<Moved> {
+    let images = passes.first().map_or(0, |pass| pass.images);
+    let largest = places.batched().filter(|place| place.host().is_some()).map(|place| place.whole().bytes).max();
+    let count = largest.unwrap_or(0).div_ceil(pieces.piece);
+    let mut moved = Moved::default();
+    let mut upload = Upload::new(device, pieces.slot);
+    let mut download = Download::new(device, pieces.slot);
+    let mut compute = Compute { device: device.clone(), submitted: Vec::new(), latest: None };
+    for place in places.parameters() {
+        upload.bring(place, 0, place.whole().bytes, &mut moved)?;
+    }
+    let mut progress: Vec<_> = passes
+        .iter()
+        .map(|pass| {
+            let [input_image, output_image] = pass.image_bytes;
+            Progress::new(Streamed { plan: &pass.ready.plan, images, input_image, output_image })
+        })
+        .collect();
+    let mut arrived = 0;
+    let mut finished = vec![0; passes.len()];
+    for next in arrivals(images, count) {
+        for place in places.batched() {
+            let image = place.whole().bytes.checked_div(images).unwrap_or(0);
+            upload.bring(place, arrived * image, (next - arrived) * image, &mut moved)?;
+        }
+        arrived = next;
+        let there = upload.submit()?;
+        compute.run(passes, &mut progress, arrived, places, workspaces, there)?;
+        for ((pass, progress), finished) in passes.iter().zip(&progress).zip(&mut finished) {
+            let now = progress.finished();
+            if let Some(place) = places.result(pass.kind) {
+                let image = place.whole().bytes.checked_div(images).unwrap_or(0);
+                download.take(place, *finished * image, (now - *finished) * image, compute.latest, &mut moved)?;
+            }
+            *finished = now;
+        }
+        download.empty_finished()?;
+    }
+    for place in places.parameters() {
+        download.take(place, 0, place.whole().bytes, compute.latest, &mut moved)?;
+    }
+    download.finish()?;
+    compute.submitted.iter_mut().try_for_each(|recorder| recorder.wait_awake(PATIENCE))?;
+    upload.finish()?;
+    Ok(moved)
+}
+
+/// Copies a host array to memory of the device, and waits for it.
+pub fn write(device: &Arc<Device>, array: HostArray<'_>, to: Bound<'_>) -> Result<()> {
+    let place = Place::moving(device, array, to, true);
+    let mut upload = Upload::new(device, SLOT);
+    upload.bring(&place, 0, to.bytes, &mut Moved::default())?;
+    upload.submit()?;
+    upload.finish()
+}
+
+/// Copies memory of the device to a host array, and waits for it.
+pub fn read(device: &Arc<Device>, from: Bound<'_>, array: HostArray<'_>) -> Result<()> {
+    let place = Place::moving(device, array, from, false);
+    let mut download = Download::new(device, SLOT);
+    download.take(&place, 0, from.bytes, None, &mut Moved::default())?;
+    download.finish()
+}
+
+/// Submissions of kernels. Dropped, they are waited for.
+struct Compute {
+    device: Arc<Device>,
+    submitted: Vec<Recorder>,
+    latest: Option<Point>,
+}
+
+impl Compute {
+    /// Runs what can run now that so many images are there.
+    fn run(
+        &mut self,
+        passes: &[Pass],
+        progress: &mut [Progress<'_>],
+        arrived: u64,
+        places: &Places<'_>,
+        workspaces: &[Option<Bound<'_>>; 2],
+        there: Option<Point>,
+    ) -> Result<()> {
+        let mut recorder: Option<Recorder> = None;
+        for ((pass, progress), workspace) in passes.iter().zip(progress).zip(workspaces) {
+            let mut slice = None;
+            for part in progress.advance(arrived) {
+                // A submission takes no more of the plan than one of its slices, which is as long as one may be.
+                let of = pass.ready.plan.slices.iter().position(|slice| slice.contains(&part.dispatch));
+                if slice.is_some()
+                    && slice != of
+                    && let Some(full) = recorder.take()
+                {
+                    self.submit(full, there)?;
+                }
+                slice = of;
+                let mut current = match recorder.take() {
+                    Some(current) => current,
+                    None if self.latest.is_none() => Recorder::new(&self.device)?,
+                    None => Recorder::on(&self.device, Lane::Compute)?,
+                };
+                if part.waits {
+                    current.barrier();
+                }
+                record(&mut current, pass, part.dispatch, part.tiles, places, *workspace)?;
+                recorder = Some(current);
+            }
+        }
+        if let Some(last) = recorder {
+            self.submit(last, there)?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, mut recorder: Recorder, there: Option<Point>) -> Result<()> {
+        self.latest = Some(recorder.submit_after(there.as_slice())?);
+        self.submitted.push(recorder);
+        Ok(())
+    }
+}
+
+/// Copies to the device.
+struct Upload {
+    device: Arc<Device>,
+    slot: u64,
+    current: Option<(Recorder, Vec<Block>)>,
+    /// Submitted, oldest first, with the slots that they read.
+    submitted: VecDeque<(Recorder, Vec<Block>)>,
+    free: Vec<Block>,
+    slots: usize,
+    latest: Option<Point>,
+}
+
+impl Upload {
+    fn new(device: &Arc<Device>, slot: u64) -> Upload {
+        Upload {
+            device: device.clone(),
+            slot,
+            current: None,
+            submitted: VecDeque::new(),
+            free: Vec::new(),
+            slots: 0,
+            latest: None,
+        }
+    }
+
+    /// Brings bytes of a tensor to the device, if they are needed there.
+    fn bring(&mut self, place: &Place<'_>, offset: u64, bytes: u64, moved: &mut Moved) -> Result<()> {
+        let Some(host) = place.host().filter(|host| host.arrives && bytes > 0) else { return Ok(()) };
+        moved.uploaded += bytes;
+        if let Some((block, first)) = &host.pinned {
+            let from = Bound { block, offset: first + offset, bytes };
+            self.current()?.0.copy(from, place.range(offset, bytes));
+            return Ok(());
+        }
+        for begin in (offset..offset + bytes).step_by(self.slot as usize) {
+            let length = self.slot.min(offset + bytes - begin);
+            let slot = self.free_slot()?;
+            let elements = elements(begin, length);
+            // SAFETY: `mapped_floats` checked that there is room; nothing uses a free slot.
+            unsafe { host.array.gather(elements.clone(), slot.mapped_floats(elements.len())?) };
+            let (recorder, slots) = self.current()?;
+            recorder.copy(Bound { block: &slot, offset: 0, bytes: length }, place.range(begin, length));
+            slots.push(slot);
+        }
+        Ok(())
+    }
+
+    fn current(&mut self) -> Result<&mut (Recorder, Vec<Block>)> {
+        let current = match self.current.take() {
+            Some(current) => current,
+            None => (Recorder::on(&self.device, Lane::Upload)?, Vec::new()),
+        };
+        Ok(self.current.insert(current))
+    }
+
+    fn free_slot(&mut self) -> Result<Block> {
+        if let Some((recorder, _)) = self.submitted.front_mut()
+            && self.free.is_empty()
+            && recorder.wait_for(Duration::ZERO)?
+        {
+            self.reclaim()?;
+        }
+        if let Some(slot) = self.free.pop() {
+            return Ok(slot);
+        }
+        if self.slots < SLOTS {
+            self.slots += 1;
+            return Block::new(&self.device, Home::Staging, self.slot);
+        }
+        if self.submitted.is_empty() {
+            self.submit()?;
+        }
+        self.reclaim()?;
+        match self.free.pop() {
+            Some(slot) => Ok(slot),
+            None => self.free_slot(),
+        }
+    }
+
+    /// Waits for the oldest submission and takes its slots back.
+    fn reclaim(&mut self) -> Result<()> {
+        if let Some((mut recorder, slots)) = self.submitted.pop_front() {
+            recorder.wait_awake(PATIENCE)?;
+            self.free.extend(slots);
+        }
+        Ok(())
+    }
+
+    /// Submits what was recorded; says which submission is the latest.
+    fn submit(&mut self) -> Result<Option<Point>> {
+        if let Some((mut recorder, slots)) = self.current.take() {
+            self.latest = Some(recorder.submit()?);
+            self.submitted.push_back((recorder, slots));
+        }
+        Ok(self.latest)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        while !self.submitted.is_empty() {
+            self.reclaim()?;
+        }
+        Ok(())
+    }
+}
+
+/// A slot that holds a result, and where that goes.
+struct Filled<'a> {
+    slot: Block,
+    host: &'a Host<'a>,
+    offset: u64,
+    bytes: u64,
+}
+
+/// Copies from the device.
+struct Download<'a> {
+    device: Arc<Device>,
+    slot: u64,
+    /// Submitted, oldest first, with the slots that they fill.
+    submitted: VecDeque<(Recorder, Vec<Filled<'a>>)>,
+    free: Vec<Block>,
+    slots: usize,
+}
+
+impl<'a> Download<'a> {
+    fn new(device: &Arc<Device>, slot: u64) -> Download<'a> {
+        Download { device: device.clone(), slot, submitted: VecDeque::new(), free: Vec::new(), slots: 0 }
+    }
+
+    /// Brings bytes of a result to the host, if they are wanted there, once the submission `after` is done.
+    fn take(
+        &mut self,
+        place: &'a Place<'a>,
+        offset: u64,
+        bytes: u64,
+        after: Option<Point>,
+        moved: &mut Moved,
+    ) -> Result<()> {
+        let Some(host) = place.host().filter(|host| host.departs && bytes > 0) else { return Ok(()) };
+        moved.downloaded += bytes;
+        if let Some((block, first)) = &host.pinned {
+            let mut recorder = Recorder::on(&self.device, Lane::Download)?;
+            recorder.copy(place.range(offset, bytes), Bound { block, offset: first + offset, bytes });
+            recorder.submit_after(after.as_slice())?;
+            self.submitted.push_back((recorder, Vec::new()));
+            return Ok(());
+        }
+        for begin in (offset..offset + bytes).step_by(self.slot as usize) {
+            let length = self.slot.min(offset + bytes - begin);
+            let slot = self.free_slot()?;
+            let mut recorder = Recorder::on(&self.device, Lane::Download)?;
+            recorder.copy(place.range(begin, length), Bound { block: &slot, offset: 0, bytes: length });
+            recorder.submit_after(after.as_slice())?;
+            self.submitted.push_back((recorder, vec![Filled { slot, host, offset: begin, bytes: length }]));
+        }
+        Ok(())
+    }
+
+    fn free_slot(&mut self) -> Result<Block> {
+        if let Some(slot) = self.free.pop() {
+            return Ok(slot);
+        }
+        if self.slots < SLOTS {
+            self.slots += 1;
+            return Block::new(&self.device, Home::Staging, self.slot);
+        }
+        self.empty_oldest()?;
+        self.free_slot()
+    }
+
+    /// Waits for the oldest submission and copies what it brought to its place.
+    fn empty_oldest(&mut self) -> Result<()> {
+        let Some((mut recorder, filled)) = self.submitted.pop_front() else { return Ok(()) };
+        recorder.wait_awake(PATIENCE)?;
+        for Filled { slot, host, offset, bytes } in filled {
+            let elements = elements(offset, bytes);
+            // SAFETY: `mapped_floats` checked that the slot has so many elements, and the device is done with it.
+            unsafe { host.array.scatter(elements.clone(), slot.mapped_floats(elements.len())?) };
+            self.free.push(slot);
+        }
+        Ok(())
+    }
+
+    /// Copies to their places what was brought already.
+    fn empty_finished(&mut self) -> Result<()> {
+        while let Some((recorder, _)) = self.submitted.front_mut() {
+            if !recorder.wait_for(Duration::ZERO)? {
+                break;
+            }
+            self.empty_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        while !self.submitted.is_empty() {
+            self.empty_oldest()?;
+        }
+        Ok(())
+    }
+}
+
+fn elements(offset: u64, bytes: u64) -> std::ops::Range<usize> {
+    (offset / 4) as usize..((offset + bytes) / 4) as usize
+}

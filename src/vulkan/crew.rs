@@ -1,0 +1,229 @@
+//! A few threads that help to copy: one alone cannot keep up with the link to a GPU.
+//!
+//! They belong to the process, start with the first large copy, and sleep when there is nothing to do. A forked child
+//! has none of its parent's threads and starts its own.
+
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// More threads do not copy faster: memory is the limit.
+const MOST: usize = 8;
+/// A helper stays awake for so long after a piece of work, because the next is often near.
+const AWAKE: Duration = Duration::from_micros(200);
+
+/// The threads of a process.
+struct Crew {
+    process: u32,
+    helpers: usize,
+    /// Held by the caller whose work is being done; others meanwhile do theirs alone.
+    turn: Mutex<()>,
+    state: Mutex<State>,
+    wake: Condvar,
+    /// Counts pieces of work, so that those who are awake see new ones without the lock.
+    calls: AtomicU64,
+}
+
+struct State {
+    job: Option<Job>,
+    sleeping: usize,
+    started: bool,
+}
+
+/// Work being done. What it points to lives on its caller's stack, who waits until no helper has it.
+#[derive(Clone, Copy)]
+struct Job(*const Shared<'static>);
+
+// SAFETY: the pointer is followed only between a helper's entry in `Shared::helpers`, made under the crew's lock while
+// the job is there, and the end of that entry, for which the caller waits.
+unsafe impl Send for Job {}
+
+struct Shared<'a> {
+    work: &'a (dyn Fn(usize) + Sync),
+    items: usize,
+    next: AtomicUsize,
+    helpers: AtomicUsize,
+}
+
+impl Shared<'_> {
+    fn run(&self) {
+        loop {
+            let item = self.next.fetch_add(1, Ordering::Relaxed);
+            if item >= self.items {
+                break;
+            }
+            (self.work)(item);
+        }
+    }
+}
+
+static CREW: AtomicPtr<Crew> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Calls `work` once for each item in `0..items`, on several threads if there is more than one item. `work` must not
+/// panic, and no two calls of it may touch the same memory.
+pub fn for_each(items: usize, work: &(dyn Fn(usize) + Sync)) {
+    let crew = if items > 1 { Some(crew()) } else { None };
+    let turn = crew.and_then(|crew| crew.turn.try_lock().ok().map(|turn| (crew, turn)));
+    let shared = Shared { work, items, next: AtomicUsize::new(0), helpers: AtomicUsize::new(0) };
+    let Some((crew, _turn)) = turn else { return shared.run() };
+    crew.offer(&shared);
+    shared.run();
+    crew.withdraw(&shared);
+}
+
+/// Copies bytes, on several threads where there are many.
+///
+/// # Safety
+/// `from` has so many bytes, which nobody writes meanwhile; `to` has as many that nobody else uses.
+pub unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
+    struct Ends(*const u8, *mut u8);
+    // SAFETY: items copy bytes of their own, between memories that are the caller's meanwhile.
+    unsafe impl Sync for Ends {}
+    impl Ends {
+        /// # Safety
+        /// Both have `range.end` bytes, and no other call has those of the range.
+        unsafe fn copy(&self, range: std::ops::Range<usize>) {
+            // SAFETY: promised by the caller.
+            unsafe { std::ptr::copy_nonoverlapping(self.0.add(range.start), self.1.add(range.start), range.len()) }
+        }
+    }
+    let ends = Ends(from, to);
+    for_each(bytes.div_ceil(CHUNK), &|chunk| {
+        // SAFETY: within the memories, and each item has a range of its own.
+        unsafe { ends.copy(chunk * CHUNK..bytes.min((chunk + 1) * CHUNK)) }
+    });
+}
+
+/// Bytes that are worth a thread's attention.
+const CHUNK: usize = 256 << 10;
+
+fn crew() -> &'static Crew {
+    let process = std::process::id();
+    loop {
+        let known = CREW.load(Ordering::Acquire);
+        // SAFETY: the pointer is null or came from `Box::leak` below.
+        if let Some(crew) = unsafe { known.as_ref() }
+            && crew.process == process
+        {
+            return crew;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        // Half of a large machine is enough, and leaves the rest to its user.
+        let threads = if cores <= 4 { cores } else { (cores / 2).clamp(4, MOST) };
+        let fresh: *mut Crew = Box::leak(Box::new(Crew {
+            process,
+            helpers: threads - 1,
+            turn: Mutex::new(()),
+            state: Mutex::new(State { job: None, sleeping: 0, started: false }),
+            wake: Condvar::new(),
+            calls: AtomicU64::new(0),
+        }));
+        // A lost race leaves a few bytes behind and takes the winner's.
+        let _ = CREW.compare_exchange(known, fresh, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+impl Crew {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn offer(&'static self, shared: &Shared<'_>) {
+        let mut state = self.state();
+        if !state.started {
+            state.started = true;
+            // A thread that the system refuses is done without.
+            for _ in 0..self.helpers {
+                let _ = std::thread::Builder::new().name("grilly-copy".into()).spawn(move || self.help());
+            }
+        }
+        state.job = Some(Job(std::ptr::from_ref(shared).cast()));
+        let asleep = state.sleeping > 0;
+        drop(state);
+        self.calls.fetch_add(1, Ordering::Release);
+        if asleep {
+            self.wake.notify_all();
+        }
+    }
+
+    /// Lets no more helpers in, and waits for those that are.
+    fn withdraw(&self, shared: &Shared<'_>) {
+        self.state().job = None;
+        let mut rounds = 0u32;
+        while shared.helpers.load(Ordering::Acquire) > 0 {
+            rounds += 1;
+            if rounds < 1000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+
+    fn help(&self) {
+        let mut seen = 0;
+        loop {
+            seen = self.next_call(seen);
+            let job = {
+                let state = self.state();
+                let Some(job) = state.job else { continue };
+                // SAFETY: the job is there and the lock is held, so its caller has not begun to wait for helpers.
+                unsafe { &*job.0 }.helpers.fetch_add(1, Ordering::AcqRel);
+                job
+            };
+            // SAFETY: the entry above keeps the caller waiting.
+            let shared = unsafe { &*job.0 };
+            shared.run();
+            shared.helpers.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Waits for another call than those seen.
+    fn next_call(&self, seen: u64) -> u64 {
+        let began = Instant::now();
+        while began.elapsed() < AWAKE {
+            for _ in 0..64 {
+                std::hint::spin_loop();
+            }
+            let calls = self.calls.load(Ordering::Acquire);
+            if calls != seen {
+                return calls;
+            }
+        }
+        let mut state = self.state();
+        loop {
+            let calls = self.calls.load(Ordering::Acquire);
+            if calls != seen || state.job.is_some() {
+                return calls;
+            }
+            state.sleeping += 1;
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleeping -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_done_once_whoever_does_it() {
+        for items in [0, 1, 2, 100, 10_000] {
+            let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+            for_each(items, &|item| _ = counts[item].fetch_add(1, Ordering::Relaxed));
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{items} items");
+        }
+    }
+
+    #[test]
+    fn callers_on_many_threads_do_not_wait_for_one_another() {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let sum = AtomicUsize::new(0);
+                        for_each(50, &|item| _ = sum.fetch_add(item, Ordering::Relaxed));
+                        assert_eq!(sum.into_inner(), 49 * 50 / 2);
+                    }
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,261 @@
+//! The queues of a device: one computes, and where the device has more, two move bytes at the same time.
+//!
+//! Work goes to a [`Lane`]. Submissions of one lane take their turn; those of different lanes run at once unless one is
+//! told to wait for another. Several lanes may share a queue: then a submission may only wait for earlier ones, which
+//! holds here because nobody can name a submission that was not made yet.
+
+use super::failure;
+use crate::error::Result;
+use ash::vk;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// What a submission is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Kernels, and copies that they need at once.
+    Compute = 0,
+    /// Copies from the host.
+    Upload = 1,
+    /// Copies to the host.
+    Download = 2,
+}
+
+pub const LANES: usize = 3;
+
+/// A submission: the lane's n-th, from 1 on. 0 is before all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub lane: Lane,
+    pub serial: u64,
+}
+
+/// For each lane a serial.
+pub type Serials = [u64; LANES];
+
+/// A queue of a device: its family, and which one of that.
+type Place = (u32, u32);
+
+/// Which queue each lane has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    places: [Place; LANES],
+}
+
+impl Layout {
+    /// Every lane on the first queue of a family.
+    pub fn single(family: u32) -> Layout {
+        Layout { places: [(family, 0); LANES] }
+    }
+
+    /// The best that a device's families allow. Copy engines show as families that do nothing else; two queues of one
+    /// move bytes both ways at once. Next best are further queues of the computing family.
+    pub fn choose(families: &[vk::QueueFamilyProperties], compute: u32) -> Layout {
+        let queues = |family: u32| families.get(family as usize).map_or(0, |family| family.queue_count);
+        let copies = |family: &vk::QueueFamilyProperties| {
+            let other = vk::QueueFlags::GRAPHICS
+                | vk::QueueFlags::COMPUTE
+                | vk::QueueFlags::VIDEO_DECODE_KHR
+                | vk::QueueFlags::VIDEO_ENCODE_KHR
+                | vk::QueueFlags::OPTICAL_FLOW_NV;
+            family.queue_flags.contains(vk::QueueFlags::TRANSFER) && !family.queue_flags.intersects(other)
+        };
+        let engines = (0..families.len() as u32).filter(|&at| copies(&families[at as usize]));
+        let engines = engines.flat_map(|family| (0..queues(family)).map(move |index| (family, index)));
+        let further = (1..queues(compute)).map(|index| (compute, index));
+        let mut found = engines.chain(further);
+        let upload = found.next().unwrap_or((compute, 0));
+        let download = found.next().unwrap_or(upload);
+        Layout { places: [(compute, 0), upload, download] }
+    }
+
+    /// The families in use, each once, and how many queues of it.
+    pub fn families(&self) -> Vec<(u32, usize)> {
+        let mut families: Vec<(u32, usize)> = Vec::new();
+        for (family, index) in self.places {
+            match families.iter_mut().find(|(known, _)| *known == family) {
+                Some((_, count)) => *count = (*count).max(index as usize + 1),
+                None => families.push((family, index as usize + 1)),
+            }
+        }
+        families
+    }
+
+    /// The family of a lane's queue.
+    pub fn family(&self, lane: Lane) -> u32 {
+        self.places[lane as usize].0
+    }
+
+    /// The first lane on the same queue.
+    fn owner(&self, lane: Lane) -> usize {
+        let place = self.places[lane as usize];
+        self.places.iter().position(|other| *other == place).unwrap_or(0)
+    }
+}
+
+/// The queues in use, and how far each lane has come.
+pub struct Queues {
+    layout: Layout,
+    queues: [Mutex<vk::Queue>; LANES],
+    /// A timeline for each lane, whose value is the serial of its latest finished submission; without the feature there
+    /// are none, and every lane is on the one queue, where submissions keep their order.
+    timelines: Option<[vk::Semaphore; LANES]>,
+    submitted: [AtomicU64; LANES],
+    completed: [AtomicU64; LANES],
+}
+
+impl Queues {
+    /// Fetches the queues of a new device. With `timelines` the feature is enabled.
+    pub fn new(device: &ash::Device, layout: Layout, timelines: bool) -> Result<Queues> {
+        // SAFETY: the device was created with these queues.
+        let queue = |(family, index)| Mutex::new(unsafe { device.get_device_queue(family, index) });
+        let mut queues = Queues {
+            layout,
+            queues: layout.places.map(queue),
+            timelines: None,
+            submitted: Default::default(),
+            completed: Default::default(),
+        };
+        if timelines {
+            let mut made = [vk::Semaphore::null(); LANES];
+            for semaphore in &mut made {
+                let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+                let create = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+                // SAFETY: the feature is enabled, and the structures live until the call returns.
+                match unsafe { device.create_semaphore(&create, None) } {
+                    Ok(new) => *semaphore = new,
+                    Err(result) => {
+                        // SAFETY: nobody has seen those made so far; null handles are ignored.
+                        made.iter().for_each(|semaphore| unsafe { device.destroy_semaphore(*semaphore, None) });
+                        return Err(failure("creating a semaphore", result));
+                    }
+                }
+            }
+            queues.timelines = Some(made);
+        }
+        Ok(queues)
+    }
+
+    /// # Safety
+    /// The device is idle.
+    pub unsafe fn destroy(&self, device: &ash::Device) {
+        for semaphore in self.timelines.iter().flatten() {
+            // SAFETY: promised by the caller.
+            unsafe { device.destroy_semaphore(*semaphore, None) };
+        }
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether lanes can wait for one another, so that they may have queues of their own.
+    pub fn overlaps(&self) -> bool {
+        self.timelines.is_some()
+    }
+
+    /// Submits to a lane, to begin after the submissions `after`, and says which of the lane's it is.
+    pub fn submit(
+        &self,
+        device: &ash::Device,
+        lane: Lane,
+        commands: vk::CommandBuffer,
+        fence: vk::Fence,
+        after: &[Point],
+    ) -> std::result::Result<Point, vk::Result> {
+        let mut waits = [vk::Semaphore::null(); LANES];
+        let mut values = [0; LANES];
+        let mut count = 0;
+        let stages = [vk::PipelineStageFlags::ALL_COMMANDS; LANES];
+        let queue = self.queues[self.layout.owner(lane)].lock().unwrap_or_else(PoisonError::into_inner);
+        let counter = &self.submitted[lane as usize];
+        let serial = counter.load(Ordering::Acquire) + 1;
+        let (signals, signal_values, commands) = ([self.timeline(lane)], [serial], [commands]);
+        let mut info = vk::SubmitInfo::default().command_buffers(&commands);
+        let mut timeline = vk::TimelineSemaphoreSubmitInfo::default();
+        if let Some(timelines) = &self.timelines {
+            for point in after.iter().filter(|point| point.lane != lane && point.serial > 0) {
+                waits[count] = timelines[point.lane as usize];
+                values[count] = point.serial;
+                count += 1;
+            }
+            timeline = timeline.wait_semaphore_values(&values[..count]).signal_semaphore_values(&signal_values);
+            info = info
+                .wait_semaphores(&waits[..count])
+                .wait_dst_stage_mask(&stages[..count])
+                .signal_semaphores(&signals)
+                .push_next(&mut timeline);
+        }
+        // SAFETY: the lock serialises access to the queue; commands and fence belong to the caller until they are done;
+        // the structures live until the call returns.
+        unsafe { device.queue_submit(*queue, &[info], fence)? };
+        // Under the queue's lock, so serials follow the order of submission.
+        counter.store(serial, Ordering::Release);
+        Ok(Point { lane, serial })
+    }
+
+    fn timeline(&self, lane: Lane) -> vk::Semaphore {
+        self.timelines.map_or(vk::Semaphore::null(), |timelines| timelines[lane as usize])
+    }
+
+    /// Notes that a submission is done, and so are all before it on its lane.
+    pub fn complete(&self, point: Point) {
+        self.completed[point.lane as usize].fetch_max(point.serial, Ordering::AcqRel);
+    }
+
+    /// The newest submission of each lane.
+    pub fn submitted(&self) -> Serials {
+        std::array::from_fn(|lane| self.submitted[lane].load(Ordering::Acquire))
+    }
+
+    /// Of each lane, up to where submissions are known to be done.
+    pub fn completed(&self) -> Serials {
+        std::array::from_fn(|lane| self.completed[lane].load(Ordering::Acquire))
+    }
+}
+
+/// Whether work up to `serials` is done when work up to `completed` is.
+pub fn reached(serials: &Serials, completed: &Serials) -> bool {
+    serials.iter().zip(completed).all(|(serial, completed)| serial <= completed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn family(flags: vk::QueueFlags, count: u32) -> vk::QueueFamilyProperties {
+        vk::QueueFamilyProperties::default().queue_flags(flags).queue_count(count)
+    }
+
+    const ALL: vk::QueueFlags = vk::QueueFlags::from_raw(
+        vk::QueueFlags::GRAPHICS.as_raw() | vk::QueueFlags::COMPUTE.as_raw() | vk::QueueFlags::TRANSFER.as_raw(),
+    );
+    const COMPUTES: vk::QueueFlags =
+        vk::QueueFlags::from_raw(vk::QueueFlags::COMPUTE.as_raw() | vk::QueueFlags::TRANSFER.as_raw());
+    const DECODES: vk::QueueFlags =
+        vk::QueueFlags::from_raw(vk::QueueFlags::VIDEO_DECODE_KHR.as_raw() | vk::QueueFlags::TRANSFER.as_raw());
+
+    #[test]
+    fn copy_engines_are_taken_and_video_engines_are_not() {
+        let nvidia = [family(ALL, 16), family(DECODES, 3), family(vk::QueueFlags::TRANSFER, 2), family(COMPUTES, 8)];
+        let layout = Layout::choose(&nvidia, 3);
+        assert_eq!(layout.places, [(3, 0), (2, 0), (2, 1)]);
+        assert_eq!(layout.families(), [(3, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn without_copy_engines_lanes_take_further_queues_or_share() {
+        assert_eq!(Layout::choose(&[family(COMPUTES, 4)], 0).places, [(0, 0), (0, 1), (0, 2)]);
+        assert_eq!(Layout::choose(&[family(COMPUTES, 2)], 0).places, [(0, 0), (0, 1), (0, 1)]);
+        assert_eq!(Layout::choose(&[family(ALL, 1)], 0), Layout::single(0));
+        let one_engine = [family(ALL, 1), family(vk::QueueFlags::TRANSFER, 1)];
+        assert_eq!(Layout::choose(&one_engine, 0).places, [(0, 0), (1, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn a_block_is_free_once_every_lane_has_come_so_far() {
+        assert!(reached(&[1, 2, 3], &[1, 2, 3]));
+        assert!(reached(&[0, 0, 0], &[1, 2, 3]));
+        assert!(!reached(&[1, 2, 4], &[9, 9, 3]));
+    }
+}

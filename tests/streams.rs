@@ -1,0 +1,161 @@
+//! Large host tensors travel in pieces, while others are computed on. Whether they do never shows in a result.
+
+mod common;
+
+use common::call::{Placement, Request, compute};
+use common::cases::{Case, spread};
+use common::data::{Data, Kind};
+use common::rigs::{Rig, announce, rigs, streaming_rigs, sweep};
+use grilly::{Accumulate, Context, Conv2d, Conv2dConfig, Forward, Input, Output, Precision, Weight};
+use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, ArrayViewMutD, IxDyn};
+
+/// The rig of the same device that does not stream.
+fn plain<'a>(all: &'a [Rig], rig: &Rig) -> &'a Context {
+    let same = all.iter().find(|other| other.context.device().index == rig.context.device().index);
+    &same.expect("every device is among them").context
+}
+
+fn same_bits(fact: &str, minimum_limits: bool, pieces: &[u64], cases: &[Case], requests: &[Request]) {
+    let whole = if minimum_limits { common::rigs::minimum_rigs() } else { rigs() };
+    for &piece in pieces {
+        let streaming = streaming_rigs(piece, minimum_limits);
+        if streaming.is_empty() {
+            return announce("streams: no Vulkan device");
+        }
+        let data = |case: &Case| Data::new(case, Kind::Normal);
+        sweep(&format!("{fact}, {piece} bytes a piece"), &streaming, cases, data, |rig, case, data| {
+            let mut checked = 0;
+            for request in requests {
+                let expected = compute(plain(&whole, rig), case, data, request)?;
+                let before = rig.context.stats();
+                let got = compute(&rig.context, case, data, request)?;
+                let bits = |values: &Option<Vec<f32>>| {
+                    values.as_ref().map(|values| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
+                };
+                for (got, expected) in got.iter().zip(&expected) {
+                    if bits(got) != bits(expected) {
+                        return Err(format!("{:?}: the bits differ", request.placement));
+                    }
+                    checked += usize::from(got.is_some());
+                }
+                let submits = rig.context.stats().submits - before.submits;
+                if case.input().iter().product::<u64>() * 4 > 4 * piece && case.n > 4 && submits < 8 {
+                    return Err(format!("{submits} submissions only: it did not stream"));
+                }
+            }
+            Ok(checked)
+        });
+    }
+}
+
+fn requests() -> Vec<Request> {
+    let host = Request::new(Precision::Fp32, Placement::Host);
+    vec![
+        host,
+        Request { accumulate: Accumulate::ALL, packed: true, ..host },
+        Request { placement: Placement::Strided(1), planned: true, ..host },
+        Request { placement: Placement::Mixed(0b1010_0110), ..host },
+    ]
+}
+
+#[test]
+fn streamed_results_have_the_same_bits() {
+    same_bits("bits of streamed calls", false, &[1000], &spread(2, &["batch_", "long_"]), &requests()[..1]);
+}
+
+#[test]
+fn however_a_call_is_made_and_cut() {
+    same_bits("bits of streamed calls", false, &[100, 5000], &spread(12, &["batch_"]), &requests());
+}
+
+#[test]
+fn a_device_without_timelines_streams_through_its_one_queue() {
+    same_bits("bits of streamed calls", true, &[700], &spread(12, &["batch_"]), &requests());
+}
+
+fn layer(context: &Context) -> Conv2d {
+    let config = Conv2dConfig { padding: [[1, 1]; 2], ..Conv2dConfig::new(6, 10, [3, 3]) };
+    Conv2d::new(context, config).expect("a legal layer")
+}
+
+fn forward(conv: &Conv2d, x: ArrayViewD<'_, f32>, weight: &ArrayD<f32>, y: ArrayViewMutD<'_, f32>) {
+    let weight = Weight::Raw(Input::Host(weight.view()));
+    let call = Forward { x: Input::Host(x), weight, bias: None, y: Output::Host(y) };
+    conv.forward(call).expect("a forward pass");
+}
+
+const X: [usize; 4] = [7, 6, 12, 11];
+const Y: [usize; 4] = [7, 10, 12, 11];
+
+fn numbers(shape: &[usize]) -> ArrayD<f32> {
+    let elements = shape.iter().product::<usize>();
+    Array::from_iter((0..elements).map(|i| (i * 7919 % 1009) as f32 / 1009.0 - 0.5))
+        .into_shape_with_order(IxDyn(shape))
+        .expect("as many elements")
+}
+
+/// Streaming and plain contexts of every device.
+fn all_rigs() -> Vec<Rig> {
+    rigs().into_iter().chain(streaming_rigs(1000, false)).chain(streaming_rigs(1000, true)).collect()
+}
+
+#[test]
+fn arrays_in_host_buffers_are_read_and_written_in_place() {
+    for rig in all_rigs() {
+        let (conv, x, weight) = (layer(&rig.context), numbers(&X), numbers(&[10, 6, 3, 3]));
+        let mut expected = ArrayD::<f32>::zeros(IxDyn(&Y));
+        forward(&conv, x.view(), &weight, expected.view_mut());
+
+        // Neither array begins where its buffer does.
+        let buffers = [x.len(), expected.len()]
+            .map(|elements| rig.context.create_host_buffer(4 * elements as u64 + 64).expect("host memory"));
+        buffers[0].write(12, &x.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<_>>()).expect("it fits");
+        let [from, to] = buffers.each_ref().map(|buffer| buffer.host_address().expect("host memory"));
+        // SAFETY: the buffers have room for the arrays behind what is skipped, which keeps them aligned.
+        let (x_view, mut y_view) = unsafe {
+            let x_view = ArrayView::from_shape_ptr(IxDyn(&X), from.add(12).cast::<f32>().cast_const());
+            (x_view, ndarray::ArrayViewMut::from_shape_ptr(IxDyn(&Y), to.add(16).cast::<f32>()))
+        };
+        y_view.fill(f32::NAN);
+        forward(&conv, x_view.view(), &weight, y_view.view_mut());
+        assert_eq!(y_view, expected, "{}", rig.name);
+        let mut bytes = vec![0; 4 * expected.len()];
+        buffers[1].read(16, &mut bytes).expect("it is there");
+        assert_eq!(bytes, expected.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<_>>(), "{}", rig.name);
+    }
+}
+
+#[test]
+fn host_buffers_outlive_their_context_and_come_from_a_pool() {
+    for rig in all_rigs() {
+        let buffer = rig.context.create_host_buffer(100_000).expect("host memory");
+        buffer.write(99_990, &[1, 2, 3, 4]).expect("within");
+        let first = buffer.host_address().expect("host memory") as usize;
+        drop(buffer);
+        let (before, again) = (rig.context.stats(), rig.context.create_host_buffer(99_999).expect("host memory"));
+        assert_eq!(again.host_address().expect("host memory") as usize, first, "{}: pooled", rig.name);
+        assert_eq!(rig.context.stats().allocations, before.allocations, "{}", rig.name);
+        assert!(again.write(99_990, &[0; 10]).is_err(), "{}: beyond its end", rig.name);
+        drop(rig.context);
+        let mut bytes = [0; 4];
+        again.read(99_990, &mut bytes).expect("within");
+        assert_eq!(bytes, [1, 2, 3, 4]);
+        assert!(first.is_multiple_of(4));
+    }
+}
+
+#[test]
+fn large_calls_allocate_nothing_after_the_first() {
+    for rig in all_rigs() {
+        let (conv, x, weight) = (layer(&rig.context), numbers(&X), numbers(&[10, 6, 3, 3]));
+        let mut y = ArrayD::<f32>::zeros(IxDyn(&Y));
+        let mut run = || {
+            forward(&conv, x.view(), &weight, y.view_mut());
+            rig.context.stats()
+        };
+        let (first, last) = (run(), (0..50).map(|_| run()).last().expect("fifty"));
+        assert_eq!(last.allocations, first.allocations, "{}", rig.name);
+        assert_eq!(last.blocks_in_use, first.blocks_in_use, "{}", rig.name);
+        assert_eq!(last.host_bytes_held, first.host_bytes_held, "{}", rig.name);
+    }
+}
