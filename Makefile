@@ -1,7 +1,7 @@
 # Each command sets up what it needs; what it installs it names.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train test lint bench compare compare-cpu install shaders header clean
+.PHONY: help demo train test lint bench bench-host compare compare-cpu install shaders header clean
 
 PREFIX ?= /usr/local
 
@@ -22,6 +22,9 @@ lint: ## check formats, warnings and generated files
 
 bench: ## print the speed table; ARGS="..." goes to the benchmark
 	cargo bench --bench bench -- $(ARGS)
+
+bench-host: ## time calls on arrays in host memory, and first calls; ARGS="..." goes to it
+	cargo bench --bench host_path -- $(ARGS)
 
 compare: ## time a GPU beside other libraries (installs 5 GB of them where PyTorch is missing); ARGS="..." goes to it
 	@scripts/compare.sh $(ARGS)

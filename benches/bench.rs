@@ -5,27 +5,15 @@
 //! cargo bench --bench bench -- [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT]
 //! ```
 
-use grilly::{
-    Accumulate, Backward, Buffer, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceKind, DeviceTensor,
-    Forward, Input, Output, Result, Weight, probe,
-};
-use serde::{Deserialize, Serialize};
-use std::time::{Duration, Instant};
+mod layers;
 
-#[derive(Deserialize)]
-struct Shape {
-    name: String,
-    n: u64,
-    c: u64,
-    h: u64,
-    w: u64,
-    k: u64,
-    kernel: [u64; 2],
-    stride: u64,
-    padding: [u64; 2],
-    dilation: u64,
-    groups: u64,
-}
+use grilly::{
+    Accumulate, Backward, Buffer, Context, ContextDesc, Conv2d, DeviceChoice, DeviceKind, DeviceTensor, Forward, Input,
+    Output, Result, Weight, probe,
+};
+use layers::{Shape, median, numbers, shapes};
+use serde::Serialize;
+use std::time::{Duration, Instant};
 
 /// One line of the table.
 #[derive(Serialize)]
@@ -84,9 +72,8 @@ fn main() -> Result<()> {
         "shape", "batch", "pass", "GFLOP", "device ms", "wall ms", "TFLOP/s", "of FMA", "GB/s", "of copy"
     );
 
-    let shapes: Vec<Shape> = serde_json::from_str(include_str!("shapes.json")).expect("shapes.json is well formed");
     let mut rows = Vec::new();
-    for shape in shapes.iter().filter(|shape| options.only.as_ref().is_none_or(|only| *only == shape.name)) {
+    for shape in shapes().iter().filter(|shape| options.only.as_ref().is_none_or(|only| *only == shape.name)) {
         for row in time_shape(&context, shape, limit, &peaks)? {
             println!(
                 "{:<18} {:>5} {:<15} {:>9.3} {:>10.4} {:>10.4} {:>8.3} {:>5.0}% {:>7.0} {:>5.0}%",
@@ -165,13 +152,7 @@ impl Tensor {
     fn new(context: &Context, shape: &[u64], seed: u64) -> Result<Tensor> {
         let elements = shape.iter().product::<u64>();
         let buffer = context.create_buffer(4 * elements)?;
-        let mut state = seed;
-        let bytes: Vec<u8> = (0..elements)
-            .flat_map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                ((state >> 40) as f32 / (1 << 23) as f32 - 1.0).to_ne_bytes()
-            })
-            .collect();
+        let bytes: Vec<u8> = numbers(elements as usize, seed).iter().flat_map(|number| number.to_ne_bytes()).collect();
         buffer.write(0, &bytes)?;
         Ok(Tensor { buffer, shape: shape.to_vec() })
     }
@@ -191,13 +172,7 @@ impl Tensor {
 
 impl Layer {
     fn new(context: &Context, shape: &Shape, batch: u64) -> Result<Layer> {
-        let config = Conv2dConfig {
-            stride: [shape.stride; 2],
-            padding: shape.padding.map(|both| [both; 2]),
-            dilation: [shape.dilation; 2],
-            groups: shape.groups,
-            ..Conv2dConfig::new(shape.c, shape.k, shape.kernel)
-        };
+        let config = shape.config();
         let conv = Conv2d::new(context, config)?;
         let input = [batch, shape.c, shape.h, shape.w];
         let output = conv.output_shape(input)?;
@@ -296,9 +271,4 @@ fn time_shape(context: &Context, shape: &Shape, limit: f64, peaks: &probe::Peaks
             })
         })
         .collect()
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

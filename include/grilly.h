@@ -207,13 +207,6 @@
 #define GRILLY_LOG_ERROR 2
 
 /*
- Bytes of a page, or of several: what addresses of mappings are multiples of.
- */
-#define PAGE 4096
-
-#define LANES 3
-
-/*
  Memory on a context's device. The handle may be used from any thread; the caller orders access to its contents.
  */
 typedef struct grilly_buffer grilly_buffer;

@@ -19,7 +19,7 @@ fn elevated() -> bool {
 }
 
 /// Bytes of a page, or of several: what addresses of mappings are multiples of.
-pub const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// Anonymous memory of this process, which begins at a page.
 pub struct Mapping {

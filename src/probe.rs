@@ -5,8 +5,9 @@ use crate::cpu;
 use crate::error::Result;
 use crate::kernels::probe::{Probe, copy, fma};
 use crate::plan::Role;
-use crate::vulkan::{Block, Device, Home, Recorder};
+use crate::vulkan::{Block, Device, Home, Lane, Recorder};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Measured peaks of a device.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,67 @@ pub fn peaks(context: &Context) -> Result<Peaks> {
             Ok(Peaks { flops: best(device, &fma(limits, rounds)?)?, bytes: best(device, &copy(limits, elements)?)? })
         }
     }
+}
+
+/// Bytes a second between the host's memory and the device's; 0 where they are the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Link {
+    /// To the device, alone.
+    pub upload: f64,
+    /// From the device, alone.
+    pub download: f64,
+    /// Each way, while both go at once.
+    pub both: f64,
+}
+
+impl Link {
+    /// What the link takes at least for so many bytes up and down, which may go at once.
+    pub fn seconds(&self, up: u64, down: u64) -> f64 {
+        let at_once = up.min(down);
+        let part = |bytes: u64, speed: f64| if speed > 0.0 { bytes as f64 / speed } else { 0.0 };
+        part(at_once, self.both) + part(up - at_once, self.upload) + part(down - at_once, self.download)
+    }
+}
+
+/// Measures the link between host and device, with memory that the device reaches.
+///
+/// # Errors
+/// Whatever copying can raise.
+pub fn link(context: &Context) -> Result<Link> {
+    const BYTES: u64 = 32 << 20;
+    let Backend::Vulkan(device) = context.backend() else { return Ok(Link::default()) };
+    if device.is_unified() {
+        return Ok(Link::default());
+    }
+    let host = [Block::new(device, Home::Staging, BYTES)?, Block::new(device, Home::Staging, BYTES)?];
+    let own = [Block::new(device, Home::Device, BYTES)?, Block::new(device, Home::Device, BYTES)?];
+    let speed = |lanes: &[Lane]| -> Result<f64> {
+        let mut times = Vec::new();
+        for _ in 0..2 * RUNS {
+            let mut recorders = Vec::new();
+            for lane in lanes {
+                let recorder = Recorder::on(device, *lane)?;
+                match lane {
+                    Lane::Download => recorder.copy(own[1].whole(), host[1].whole()),
+                    _ => recorder.copy(host[0].whole(), own[0].whole()),
+                }
+                recorders.push(recorder);
+            }
+            let started = Instant::now();
+            for recorder in &mut recorders {
+                recorder.submit()?;
+            }
+            recorders.iter_mut().try_for_each(Recorder::wait)?;
+            times.push(started.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(BYTES as f64 / times[times.len() / 2])
+    };
+    Ok(Link {
+        upload: speed(&[Lane::Upload])?,
+        download: speed(&[Lane::Download])?,
+        both: speed(&[Lane::Upload, Lane::Download])?,
+    })
 }
 
 /// Runs that are timed; the best counts, because a peak is asked for.

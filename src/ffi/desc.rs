@@ -32,7 +32,7 @@ sized! {
     grilly_conv2d_io until reserved: u32,
     grilly_memory until backward_weight_workspace: u64,
     grilly_plan_info until seconds: f64,
-    grilly_stats until device_nanoseconds: u64,
+    grilly_stats until host_bytes_held: u64,
 }
 
 /// A size that no version will ever have is memory that was never initialised; reading that far could crash.

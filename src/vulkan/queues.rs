@@ -21,7 +21,7 @@ pub enum Lane {
     Download = 2,
 }
 
-pub const LANES: usize = 3;
+pub(super) const LANES: usize = 3;
 
 /// A submission: the lane's n-th, from 1 on. 0 is before all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

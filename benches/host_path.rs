@@ -1,0 +1,335 @@
+//! Times what a caller with arrays in host memory sees: from host array to host array, for the layers of `shapes.json`,
+//! beside the link's own measured speed; small calls; first calls; and how much device memory a pass takes.
+//!
+//! ```text
+//! cargo bench --bench host_path -- [--device INDEX|cpu] [--json FILE] [--only NAME] [--piece BYTES]
+//! ```
+//!
+//! Arrays lie in ordinary memory ("arrays") or in host buffers ("buffers"), which the device reaches without a detour;
+//! PyTorch's analogues are NumPy arrays and pinned tensors.
+
+mod layers;
+
+use grilly::{
+    Accumulate, Backward, Buffer, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceTensor, Forward,
+    Input, Output, Result, Weight, probe,
+};
+use layers::{Shape, median, numbers, shapes};
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+#[derive(Serialize)]
+struct Row {
+    shape: String,
+    pass: &'static str,
+    /// Bytes from the host, and to it.
+    upload_bytes: u64,
+    download_bytes: u64,
+    /// Median time of a call on ordinary arrays, and on arrays in host buffers.
+    arrays_ms: f64,
+    buffers_ms: f64,
+    /// What the link takes for the same bytes, both ways at once where there are both.
+    link_ms: f64,
+    /// The link's time as a share of a call's.
+    arrays_share: f64,
+    buffers_share: f64,
+    /// Device memory at most, beyond the tensors themselves.
+    beyond_tensors_mib: f64,
+    runs: usize,
+}
+
+#[derive(Serialize)]
+struct FirstCall {
+    shape: String,
+    /// In a context of its own, the first call.
+    first_ms: f64,
+    /// The same once more in another context of this process.
+    again_ms: f64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    library: &'static str,
+    device: String,
+    driver: String,
+    upload_gigabytes_per_second: f64,
+    download_gigabytes_per_second: f64,
+    both_gigabytes_per_second_each: f64,
+    rows: Vec<Row>,
+    tiny_device_us: f64,
+    tiny_arrays_us: f64,
+    first_calls: Vec<FirstCall>,
+}
+
+struct Options {
+    device: DeviceChoice,
+    json: Option<String>,
+    only: Option<String>,
+    piece: u64,
+}
+
+const PASSES: [&str; 4] = ["forward", "input gradient", "weight gradient", "both gradients"];
+const WARM_UP: Duration = Duration::from_millis(150);
+const MEASURE: Duration = Duration::from_millis(400);
+const LEAST_RUNS: usize = 7;
+
+fn main() -> Result<()> {
+    let options = options();
+    let open =
+        || Context::new(&ContextDesc { device: options.device, piece_bytes: options.piece, ..ContextDesc::default() });
+    let context = open()?;
+    let device = context.device().clone();
+    println!("libgrilly {} on {} ({}; {})", env!("CARGO_PKG_VERSION"), device.name, device.driver, device.note);
+    let link = probe::link(&context)?;
+    println!(
+        "link: {:.1} GB/s up, {:.1} GB/s down, {:.1} GB/s each way at once; 0 where there is none",
+        link.upload / 1e9,
+        link.download / 1e9,
+        link.both / 1e9
+    );
+    println!(
+        "\n{:<18} {:<15} {:>8} {:>8} {:>10} {:>10} {:>8} {:>7} {:>7} {:>9}",
+        "shape", "pass", "MB up", "MB down", "arrays ms", "buffers ms", "link ms", "arrays", "buffers", "+MiB"
+    );
+    let chosen: Vec<_> =
+        shapes().into_iter().filter(|shape| options.only.as_ref().is_none_or(|only| *only == shape.name)).collect();
+    let mut rows = Vec::new();
+    for shape in &chosen {
+        for pass in PASSES {
+            let row = time(&open()?, shape, pass, &link)?;
+            println!(
+                "{:<18} {:<15} {:>8.2} {:>8.2} {:>10.3} {:>10.3} {:>8.3} {:>6.0}% {:>6.0}% {:>9.1}",
+                row.shape,
+                row.pass,
+                row.upload_bytes as f64 / 1e6,
+                row.download_bytes as f64 / 1e6,
+                row.arrays_ms,
+                row.buffers_ms,
+                row.link_ms,
+                100.0 * row.arrays_share,
+                100.0 * row.buffers_share,
+                row.beyond_tensors_mib
+            );
+            rows.push(row);
+        }
+    }
+    let (tiny_device_us, tiny_arrays_us) = tiny(&context)?;
+    println!("\ntiny: {tiny_device_us:.1} µs on device tensors, {tiny_arrays_us:.1} µs on host arrays");
+    let mut first_calls = Vec::new();
+    for shape in &chosen {
+        let [first_ms, again_ms] = [first_call(&open()?, shape)?, first_call(&open()?, shape)?];
+        println!("first call of {:<18} {first_ms:>8.1} ms, in another context {again_ms:>8.1} ms", shape.name);
+        first_calls.push(FirstCall { shape: shape.name.clone(), first_ms, again_ms });
+    }
+    if let Some(path) = options.json {
+        let report = Report {
+            library: env!("CARGO_PKG_VERSION"),
+            device: device.name,
+            driver: device.driver,
+            upload_gigabytes_per_second: link.upload / 1e9,
+            download_gigabytes_per_second: link.download / 1e9,
+            both_gigabytes_per_second_each: link.both / 1e9,
+            rows,
+            tiny_device_us,
+            tiny_arrays_us,
+            first_calls,
+        };
+        let text = serde_json::to_string_pretty(&report).expect("plain data");
+        std::fs::write(&path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        println!("\nwritten to {path}");
+    }
+    Ok(())
+}
+
+fn options() -> Options {
+    let mut options = Options { device: DeviceChoice::Auto, json: None, only: None, piece: 0 };
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    while let Some(word) = words.next() {
+        let value = words.next().unwrap_or_else(|| usage(&word));
+        match word.as_str() {
+            "--device" if value == "cpu" => options.device = DeviceChoice::Cpu,
+            "--device" => options.device = DeviceChoice::Index(value.parse().unwrap_or_else(|_| usage(&value))),
+            "--json" => options.json = Some(value),
+            "--only" => options.only = Some(value),
+            "--piece" => options.piece = value.parse().unwrap_or_else(|_| usage(&value)),
+            _ => usage(&word),
+        }
+    }
+    options
+}
+
+fn usage(word: &str) -> ! {
+    eprintln!("did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME] [--piece BYTES]");
+    std::process::exit(2)
+}
+
+/// An array in memory of either kind.
+enum Array {
+    Own(ArrayD<f32>),
+    Buffer(Buffer, Vec<usize>),
+}
+
+impl Array {
+    fn new(context: &Context, shape: &[u64], in_buffer: bool) -> Result<Array> {
+        let sizes: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
+        let values =
+            ArrayD::from_shape_vec(IxDyn(&sizes), numbers(sizes.iter().product(), 1)).expect("as many numbers");
+        if !in_buffer {
+            return Ok(Array::Own(values));
+        }
+        let mut array = Array::Buffer(context.create_host_buffer(4 * values.len() as u64)?, sizes);
+        array.view_mut().assign(&values);
+        Ok(array)
+    }
+
+    fn view(&self) -> ArrayViewD<'_, f32> {
+        match self {
+            Array::Own(values) => values.view(),
+            Array::Buffer(buffer, shape) => {
+                let first = buffer.host_address().expect("a host buffer").cast::<f32>();
+                // SAFETY: the buffer was made for so many elements, and is this array's alone.
+                unsafe { ArrayViewD::from_shape_ptr(IxDyn(shape), first.cast_const()) }
+            }
+        }
+    }
+
+    fn view_mut(&mut self) -> ArrayViewMutD<'_, f32> {
+        match self {
+            Array::Own(values) => values.view_mut(),
+            Array::Buffer(buffer, shape) => {
+                let first = buffer.host_address().expect("a host buffer").cast::<f32>();
+                // SAFETY: as in `view`.
+                unsafe { ArrayViewMutD::from_shape_ptr(IxDyn(shape), first) }
+            }
+        }
+    }
+}
+
+struct Layer {
+    conv: Conv2d,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    y: Array,
+    dy: Array,
+    dx: Array,
+    dweight: Array,
+    dbias: Array,
+}
+
+impl Layer {
+    fn new(context: &Context, shape: &Shape, in_buffers: bool) -> Result<Layer> {
+        let conv = Conv2d::new(context, shape.config())?;
+        let x = [shape.n, shape.c, shape.h, shape.w];
+        let y = conv.output_shape(x)?;
+        let array = |shape: &[u64]| Array::new(context, shape, in_buffers);
+        let weight = shape.config().weight_shape();
+        Ok(Layer {
+            x: array(&x)?,
+            weight: array(&weight)?,
+            bias: array(&[shape.k])?,
+            y: array(&y)?,
+            dy: array(&y)?,
+            dx: array(&x)?,
+            dweight: array(&weight)?,
+            dbias: array(&[shape.k])?,
+            conv,
+        })
+    }
+
+    fn run(&mut self, pass: &str) -> Result<()> {
+        if pass == "forward" {
+            return self.conv.forward(Forward {
+                x: Input::Host(self.x.view()),
+                weight: Weight::Raw(Input::Host(self.weight.view())),
+                bias: Some(Input::Host(self.bias.view())),
+                y: Output::Host(self.y.view_mut()),
+            });
+        }
+        let (input, parameters) = (pass != "weight gradient", pass != "input gradient");
+        self.conv.backward(Backward {
+            x: parameters.then(|| Input::Host(self.x.view())),
+            weight: input.then(|| Weight::Raw(Input::Host(self.weight.view()))),
+            dy: Input::Host(self.dy.view()),
+            dx: input.then(|| Output::Host(self.dx.view_mut())),
+            dweight: parameters.then(|| Output::Host(self.dweight.view_mut())),
+            dbias: parameters.then(|| Output::Host(self.dbias.view_mut())),
+            accumulate: Accumulate::default(),
+        })
+    }
+}
+
+fn repeat(mut run: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    let started = Instant::now();
+    while started.elapsed() < WARM_UP {
+        run()?;
+    }
+    let mut times = Vec::new();
+    let started = Instant::now();
+    while times.len() < LEAST_RUNS || started.elapsed() < MEASURE {
+        let one = Instant::now();
+        run()?;
+        times.push(one.elapsed().as_secs_f64());
+    }
+    Ok(times)
+}
+
+fn time(context: &Context, shape: &Shape, pass: &'static str, link: &probe::Link) -> Result<Row> {
+    let mut layer = Layer::new(context, shape, false)?;
+    layer.run(pass)?;
+    let before = context.stats();
+    layer.run(pass)?;
+    let after = context.stats();
+    let (up, down) = (after.upload_bytes - before.upload_bytes, after.download_bytes - before.download_bytes);
+    // In a fresh context nothing else was held.
+    let beyond = after.bytes_peak as f64 - (up + down) as f64;
+    let mut arrays = repeat(|| layer.run(pass))?;
+    let mut layer = Layer::new(context, shape, true)?;
+    let mut buffers = repeat(|| layer.run(pass))?;
+    let runs = arrays.len();
+    let (arrays, buffers) = (median(&mut arrays), median(&mut buffers));
+    let seconds = link.seconds(up, down);
+    Ok(Row {
+        shape: shape.name.clone(),
+        pass,
+        upload_bytes: up,
+        download_bytes: down,
+        arrays_ms: arrays * 1e3,
+        buffers_ms: buffers * 1e3,
+        link_ms: seconds * 1e3,
+        arrays_share: seconds / arrays,
+        buffers_share: seconds / buffers,
+        beyond_tensors_mib: beyond.max(0.0) / f64::from(1 << 20),
+        runs,
+    })
+}
+
+/// Microseconds of a forward call of the smallest layer, on device tensors and on host arrays.
+fn tiny(context: &Context) -> Result<(f64, f64)> {
+    let shape = shapes().into_iter().find(|shape| shape.name == "tiny").expect("there is one called tiny");
+    let conv = Conv2d::new(context, shape.config())?;
+    let x = [shape.n, shape.c, shape.h, shape.w];
+    let (y, weight) = (conv.output_shape(x)?, Conv2dConfig::weight_shape(&shape.config()));
+    let buffer = |sizes: &[u64]| context.create_buffer(4 * sizes.iter().product::<u64>());
+    let (x_memory, y_memory, weight_memory) = (buffer(&x)?, buffer(&y)?, buffer(&weight)?);
+    let mut on_device = repeat(|| {
+        conv.forward(Forward {
+            x: Input::Device(DeviceTensor::new(&x_memory, 0, &x)?),
+            weight: Weight::Raw(Input::Device(DeviceTensor::new(&weight_memory, 0, &weight)?)),
+            bias: None,
+            y: Output::Device(DeviceTensor::new(&y_memory, 0, &y)?),
+        })
+    })?;
+    let mut layer = Layer::new(context, &shape, false)?;
+    let mut on_host = repeat(|| layer.run("forward"))?;
+    Ok((median(&mut on_device) * 1e6, median(&mut on_host) * 1e6))
+}
+
+/// Milliseconds of a context's first forward call, of a small batch: compiling is what takes long.
+fn first_call(context: &Context, shape: &Shape) -> Result<f64> {
+    let mut layer = Layer::new(context, &Shape { n: shape.n.min(2), ..shape.clone() }, false)?;
+    let started = Instant::now();
+    layer.run("forward")?;
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
