@@ -1,18 +1,19 @@
 //! A logical device, its queue, and what is counted on it.
 
 use super::failure;
-use super::instance::{Extensions, Instance, PhysicalDevice, lifecycle};
+use super::instance::{Instance, PhysicalDevice};
+use super::logical::{Enabled, Logical};
 use super::memory::{Pool, PoolProperties, Usage};
 use super::pinned::{Import, Pinned};
 use super::pipeline::Pipelines;
-use super::queues::{LANES, Lane, Layout, Point, Queues, Serials};
+use super::queues::{LANES, Lane, Point, Queues, Serials};
 use super::recorder::Recording;
 use crate::error::{Error, Result, Status};
 use crate::plan::Limits;
 use ash::{khr, vk};
 use gpu_allocator::vulkan::AllocatorCreateDesc;
 use gpu_allocator::{AllocationSizes, AllocatorDebugSettings};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub struct Options {
 
 /// A logical device and its queues.
 pub struct Device {
-    raw: ash::Device,
+    logical: Logical,
     push_descriptor: Option<khr::push_descriptor::Device>,
     limits: Limits,
     queues: Queues,
@@ -43,7 +44,6 @@ pub struct Device {
     recordings: [Mutex<Vec<Recording>>; LANES],
     /// Recordings that could not be waited for; they end with the device.
     abandoned: Mutex<Vec<Recording>>,
-    lost: AtomicBool,
     counters: AtomicCounters,
 }
 
@@ -73,62 +73,13 @@ impl Device {
     pub fn new(physical: &PhysicalDevice, options: Options) -> Result<Device> {
         let Options { budget, minimum_limits, piece_bytes } = options;
         let instance = physical.instance;
-        let queue_family = instance
-            .compute_queue_family(physical.raw)
-            .ok_or_else(|| Error::new(Status::NoDevice, format!("{} has no compute queue", physical.name)))?;
-        let extensions = instance.extensions(physical.raw)?;
-        let optional = !minimum_limits;
-        let push_descriptors = extensions.push_descriptor && optional;
-        let features = Features::of(instance, physical);
-        let buffer_addresses = optional && features.buffer_addresses;
-        let timelines = optional && features.timelines;
-        let import_host = optional && extensions.external_memory_host;
-        // SAFETY: the physical device comes from this instance, which is alive.
-        let families = unsafe { instance.raw().get_physical_device_queue_family_properties(physical.raw) };
-        let layout = if timelines { Layout::choose(&families, queue_family) } else { Layout::single(queue_family) };
-
-        let mut names = Vec::new();
-        if push_descriptors {
-            names.push(khr::push_descriptor::NAME.as_ptr());
-        }
-        if extensions.portability_subset {
-            names.push(khr::portability_subset::NAME.as_ptr());
-        }
-        if import_host {
-            names.push(ash::ext::external_memory_host::NAME.as_ptr());
-        }
-        let priorities = [1.0; LANES];
-        let queues: Vec<_> = layout
-            .families()
-            .into_iter()
-            .map(|(family, count)| {
-                vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&priorities[..count])
-            })
-            .collect();
-        let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true);
-        let mut timeline = vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
-        let mut create = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
-        if buffer_addresses {
-            create = create.push_next(&mut addresses);
-        }
-        if timelines {
-            create = create.push_next(&mut timeline);
-        }
-        let alone = lifecycle();
-        // SAFETY: the instance is alive, and so are the structures until the call returns; every extension and
-        // feature asked for was found.
-        let raw = unsafe { instance.raw().create_device(physical.raw, &create, None) };
-        drop(alone);
-        let raw = raw.map_err(|result| failure("opening the device", result))?;
-        let queues = Queues::new(&raw, layout, timelines).inspect_err(|_| {
-            let _alone = lifecycle();
-            // SAFETY: nothing was made of it.
-            unsafe { raw.destroy_device(None) };
-        })?;
-        // From here on the device is closed by `Drop`, whatever fails.
-        let unified = optional && piece_bytes == 0 && shares_host_memory(instance, physical);
-        let push_descriptor = push_descriptors.then(|| khr::push_descriptor::Device::new(instance.raw(), &raw));
-        let full = limits(instance, physical, &extensions, buffer_addresses, push_descriptors);
+        let logical = Logical::open(physical, !minimum_limits)?;
+        let Enabled { push_descriptors, buffer_addresses, timelines, import_host, layout } = logical.enabled;
+        let full = limits(physical, &logical.enabled)?;
+        let queues = Queues::new(&logical.raw, layout, timelines)?;
+        // From here on `Drop` destroys what is made, whatever fails.
+        let unified = !minimum_limits && piece_bytes == 0 && shares_host_memory(instance, physical);
+        let push_descriptor = push_descriptors.then(|| khr::push_descriptor::Device::new(instance.raw(), &logical.raw));
         let device = Device {
             pipelines: Pipelines::default(),
             push_descriptor,
@@ -136,18 +87,17 @@ impl Device {
             queues,
             options,
             unified,
-            timestamps: timestamps(instance, physical, queue_family),
+            timestamps: timestamps(instance, physical, layout.family(Lane::Compute)),
             pool: Mutex::new(None),
             pinned: Pinned::default(),
             recordings: Default::default(),
             abandoned: Mutex::default(),
-            lost: AtomicBool::new(false),
             counters: AtomicCounters::default(),
-            raw,
+            logical,
         };
         let memory = AllocatorCreateDesc {
             instance: instance.raw().clone(),
-            device: device.raw.clone(),
+            device: device.raw().clone(),
             physical_device: physical.raw,
             debug_settings: AllocatorDebugSettings::default(),
             buffer_device_address: buffer_addresses,
@@ -160,7 +110,7 @@ impl Device {
             buffer_addresses,
             unified,
             families: layout.families().into_iter().map(|(family, _)| family).collect(),
-            import: import_host.then(|| Import::new(instance.raw(), &device.raw, physical.raw)),
+            import: import_host.then(|| Import::new(instance.raw(), device.raw(), physical.raw)),
             budget,
         };
         *device.pool.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(Pool::new(&memory, properties)?);
@@ -168,7 +118,7 @@ impl Device {
     }
 
     pub(super) fn raw(&self) -> &ash::Device {
-        &self.raw
+        &self.logical.raw
     }
 
     pub(super) fn push_descriptor(&self) -> Option<&khr::push_descriptor::Device> {
@@ -221,7 +171,7 @@ impl Device {
     /// Gives pooled memory back.
     pub fn trim(&self) {
         let completed = self.completed();
-        self.pool().trim(&self.raw, &completed);
+        self.pool().trim(self.raw(), &completed);
     }
 
     pub(super) fn recordings(&self, lane: Lane) -> MutexGuard<'_, Vec<Recording>> {
@@ -251,7 +201,7 @@ impl Device {
         after: &[Point],
     ) -> Result<Point> {
         self.check()?;
-        let submitted = self.queues.submit(&self.raw, lane, commands, fence, after);
+        let submitted = self.queues.submit(self.raw(), lane, commands, fence, after);
         submitted.map_err(|result| self.note(failure("submitting work", result)))
     }
 
@@ -272,7 +222,7 @@ impl Device {
         patience: Duration,
     ) -> std::result::Result<bool, vk::Result> {
         // SAFETY: the fence belongs to the caller, who submitted it.
-        let done = || unsafe { self.raw.get_fence_status(fence) };
+        let done = || unsafe { self.raw().get_fence_status(fence) };
         if done()? {
             return Ok(true);
         }
@@ -293,7 +243,7 @@ impl Device {
         }
         let nanoseconds = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
         // SAFETY: as above.
-        match unsafe { self.raw.wait_for_fences(&[fence], true, nanoseconds) } {
+        match unsafe { self.raw().wait_for_fences(&[fence], true, nanoseconds) } {
             Err(vk::Result::TIMEOUT) => Ok(false),
             waited => waited.map(|()| true),
         }
@@ -301,7 +251,7 @@ impl Device {
 
     /// Refuses work on a lost device.
     pub fn check(&self) -> Result<()> {
-        if self.lost.load(Ordering::Acquire) {
+        if self.logical.is_lost() {
             return Err(Error::new(
                 Status::DeviceLost,
                 "the device was lost earlier; destroy this context and create another",
@@ -313,7 +263,7 @@ impl Device {
     /// Remembers a lost device.
     pub(super) fn note(&self, error: Error) -> Error {
         if error.status() == Status::DeviceLost {
-            self.lost.store(true, Ordering::Release);
+            self.logical.lose();
         }
         error
     }
@@ -356,48 +306,23 @@ impl Drop for Device {
         // SAFETY: nothing refers to the device any more: blocks, recorders and pipelines keep it alive. A lost device
         // fails the wait, and its objects may be destroyed all the same.
         unsafe {
-            let _ = self.raw.device_wait_idle();
+            self.logical.settle();
             let mut abandoned = self.abandoned.lock().unwrap_or_else(|poison| poison.into_inner());
             let idle = self
                 .recordings
                 .iter()
                 .map(|list| std::mem::take(&mut *list.lock().unwrap_or_else(|poison| poison.into_inner())));
             for recording in idle.flatten().chain(abandoned.drain(..)) {
-                recording.destroy(&self.raw);
+                recording.destroy(self.raw());
             }
             drop(abandoned);
-            self.queues.destroy(&self.raw);
-            self.pipelines.destroy(&self.raw);
+            self.queues.destroy(self.raw());
+            self.pipelines.destroy(self.raw());
             let pool = self.pool.lock().unwrap_or_else(|poison| poison.into_inner()).take();
             if let Some(mut pool) = pool {
-                pool.trim(&self.raw, &[u64::MAX; LANES]);
+                pool.trim(self.raw(), &[u64::MAX; LANES]);
                 drop(pool);
             }
-            let _alone = lifecycle();
-            self.raw.destroy_device(None);
-        }
-    }
-}
-
-/// Optional features that this code has a use for.
-struct Features {
-    buffer_addresses: bool,
-    timelines: bool,
-}
-
-impl Features {
-    fn of(instance: &Instance, physical: &PhysicalDevice) -> Features {
-        if physical.properties.api_version < vk::API_VERSION_1_2 {
-            return Features { buffer_addresses: false, timelines: false };
-        }
-        let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default();
-        let mut timelines = vk::PhysicalDeviceTimelineSemaphoreFeatures::default();
-        let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut addresses).push_next(&mut timelines);
-        // SAFETY: the structures are chained as the specification allows for a 1.2 device.
-        unsafe { instance.raw().get_physical_device_features2(physical.raw, &mut features) };
-        Features {
-            buffer_addresses: addresses.buffer_device_address == vk::TRUE,
-            timelines: timelines.timeline_semaphore == vk::TRUE,
         }
     }
 }
@@ -423,13 +348,9 @@ fn timestamps(instance: &Instance, physical: &PhysicalDevice, family: u32) -> Op
     (bits > 0 && period > 0.0).then_some((period, mask))
 }
 
-fn limits(
-    instance: &Instance,
-    physical: &PhysicalDevice,
-    extensions: &Extensions,
-    buffer_addresses: bool,
-    push_descriptors: bool,
-) -> Limits {
+fn limits(physical: &PhysicalDevice, enabled: &Enabled) -> Result<Limits> {
+    let instance = physical.instance;
+    let extensions = instance.extensions(physical.raw)?;
     let mut subgroups = vk::PhysicalDeviceSubgroupProperties::default();
     let mut multiprocessors = vk::PhysicalDeviceShaderSMBuiltinsPropertiesNV::default();
     let mut cores = vk::PhysicalDeviceShaderCorePropertiesAMD::default();
@@ -458,7 +379,7 @@ fn limits(
     // A unit sustains at least this; low on purpose.
     let unit_flops = if software { 1e10 } else { 2e10 };
     let limits = &physical.properties.limits;
-    Limits {
+    Ok(Limits {
         storage_buffer_range: u64::from(limits.max_storage_buffer_range),
         storage_buffer_alignment: limits.min_storage_buffer_offset_alignment.max(4),
         workgroup_count: [limits.max_compute_work_group_count[0], limits.max_compute_work_group_count[1]],
@@ -467,11 +388,11 @@ fn limits(
         subgroup: subgroups.subgroup_size,
         subgroup_shuffle: subgroups.supported_stages.contains(vk::ShaderStageFlags::COMPUTE)
             && subgroups.supported_operations.contains(vk::SubgroupFeatureFlags::SHUFFLE),
-        buffer_addresses,
-        push_descriptors,
+        buffer_addresses: enabled.buffer_addresses,
+        push_descriptors: enabled.push_descriptors,
         software,
         loop_iterations: if software { 60_000 } else { u64::MAX },
         concurrent_workgroups: if software { units } else { 2 * units },
         flops: unit_flops * f64::from(units),
-    }
+    })
 }

@@ -1,6 +1,7 @@
 //! The loader, an instance, and the physical devices it shows.
 
 use super::failure;
+use super::logical::Opened;
 use crate::error::{Error, Result, Status};
 use ash::{khr, vk};
 use std::ffi::CStr;
@@ -19,6 +20,7 @@ const LOADER_VARIABLE: &str = "GRILLY_VULKAN_LOADER";
 /// unloads the driver, whose threads and thread-local data may not be gone yet.
 pub struct Instance {
     raw: ash::Instance,
+    waiting: Mutex<Vec<Opened>>,
 }
 
 /// A device that the instance shows.
@@ -128,11 +130,16 @@ impl Instance {
             }
             other => failure("creating an instance", other),
         })?;
-        Ok(Instance { raw })
+        Ok(Instance { raw, waiting: Mutex::default() })
     }
 
     pub(super) fn raw(&self) -> &ash::Instance {
         &self.raw
+    }
+
+    /// Logical devices that nobody uses now.
+    pub(super) fn waiting(&self) -> MutexGuard<'_, Vec<Opened>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All devices, in Vulkan's order, which `VK_GPU_INDEX` counts.

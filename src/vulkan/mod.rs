@@ -4,6 +4,7 @@ mod crew;
 mod device;
 mod host_array;
 mod instance;
+mod logical;
 mod memory;
 mod pinned;
 mod pipeline;
