@@ -1,75 +1,93 @@
 // Implicit GEMM over taps: m = channels of the result, n = its pixels over the whole batch, reduction =
-// taps (outer) × channels of the source (inner). A result pixel is decoded once a thread; inside a block
-// the tap is uniform, so an address is pixel + tap offset + channel plane, without any division.
+// taps × channels of the source. Inside a block the tap is uniform, and a result pixel is decoded once a thread, so an
+// address is pixel + tap + channel plane, without any division.
 //
 // The weight is packed as [group][tap][source channel][result channel], with the innermost axis padded to whole
 // vectors of four; see pack-weights.glsl. With ROWS_IN_LANES the source is packed too, see pack-channels.glsl.
 
-#include "lib/taps.glsl"
+#include "lib/phases.glsl"
 #include "lib/tile.glsl"
 
-// Result pixels whose source this thread fetches.
-const uint PIXELS = TILE_N < THREADS ? 1 : TILE_N / THREADS;
-bool pixel_exists[PIXELS];
-uint pixel_plane[PIXELS]; // element (or vector) of the source's first channel of this group in the pixel's image
-ivec2 pixel_at[PIXELS];
+// Blocks are whole: every source channel of a block exists.
+layout(constant_id = 0) const bool WHOLE_BLOCKS = false;
 
+Axis h_axis, w_axis;
 uint group, first_m, first_n, m_count, m_vectors, reduced_channels, channel_blocks, source_plane;
 
-uint reduced_vectors() { return (reduced_channels + 3) / 4; }
+uint cells_h() { return (RESULT_HEIGHT + h_axis.result_step - 1) / h_axis.result_step; }
+uint cells_w() { return (RESULT_WIDTH + w_axis.result_step - 1) / w_axis.result_step; }
 
-void fetch(uint block) {
-    uint tap = block / channel_blocks;
-    uint first_channel = block % channel_blocks * BLOCK;
-    uint first_row = (group * pc.R * pc.S + tap) * reduced_channels + first_channel;
-#ifdef ROWS_IN_LANES
-    [[unroll]] for (uint i = 0; i < BLOCK * VECTORS; ++i) {
-        uint vector = first_m / 4 + a_vector(i);
-        a_next[i] = vec4(0);
-        if (first_channel + a_step(i) < reduced_channels && vector < m_vectors) {
-            a_next[i] = WEIGHT_VECTOR((first_row + a_step(i)) * m_vectors + vector);
-        }
-    }
+// The n-th result pixel of the phase.
+struct Pixel {
+    uint image;
+    uvec2 cell;
+    uvec2 at; // row and column in the result
+    bool exists;
+};
+
+Pixel pixel_of(uint n) {
+    uint image_cells = cells_h() * cells_w();
+    uvec2 cell = uvec2(n % image_cells / cells_w(), n % cells_w());
+    uvec2 at = cell * uvec2(h_axis.result_step, w_axis.result_step) + uvec2(h_axis.result, w_axis.result);
+    bool exists = n / image_cells < pc.N && at.x < RESULT_HEIGHT && at.y < RESULT_WIDTH;
+    return Pixel(n / image_cells, cell, at, exists);
+}
+
+// What the pixel reads through the first tap.
+ivec2 first_source(Pixel pixel) {
+    return ivec2(pixel.cell) * ivec2(h_axis.source_step, w_axis.source_step) + ivec2(h_axis.source, w_axis.source);
+}
+
+bool in_source(ivec2 at) { return uint(at.x) < SOURCE_HEIGHT && uint(at.y) < SOURCE_WIDTH; }
+
+// The packed weight's row of the phase's tap (r, s) and the group's source channel 0.
+uint weight_row(uint r, uint s) {
+    uint tap = (h_axis.tap + r * h_axis.tap_step) * pc.S + w_axis.tap + s * w_axis.tap_step;
+    return (group * pc.R * pc.S + tap) * reduced_channels;
+}
+
+void begin_fetching();
+
+#ifdef OWN_COLUMNS
+#include "lib/implicit_gemm_own_columns.glsl"
 #else
-    [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
-        uint m = first_m + a_m(i);
-        a_next[i] = 0;
-        if (first_channel + a_row(i) < reduced_channels && m < m_count) {
-            a_next[i] = WEIGHT((first_row + a_row(i)) * m_vectors * 4 + m);
-        }
-    }
+#include "lib/implicit_gemm_shared.glsl"
 #endif
-    ivec2 tap_at = ivec2(tap / pc.S, tap % pc.S);
-    bool hit[PIXELS];
-    uint source_at[PIXELS];
-    [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
-        ivec2 source;
-        hit[j] = source_pixel(pixel_at[j], tap_at, source) && pixel_exists[j];
-        source_at[j] = pixel_plane[j] + uint(source.x) * SOURCE_WIDTH + uint(source.y);
-    }
-#ifdef ROWS_IN_LANES
-    vec4 channels[BLOCK]; // vector by vector: four steps of each column
-    [[unroll]] for (uint i = 0; i < BLOCK; ++i) {
-        uint vector = first_channel / 4 + i / THREAD_N;
-        channels[i] = vec4(0);
-        if (hit[i % THREAD_N] && vector < reduced_vectors()) {
-            channels[i] = SOURCE_VECTOR(source_at[i % THREAD_N] + vector * source_plane);
-        }
-    }
-    [[unroll]] for (uint step = 0; step < BLOCK; ++step) {
-        uint i = step / 4 * THREAD_N;
-        uint at = step % 4;
-        b_next[step] = vec4(channels[i][at], channels[i + 1][at], channels[i + 2][at], channels[i + 3][at]);
-    }
+
+// Columns that this thread has as vectors of four neighbours, in the result as well: whole images of whole vectors.
+bool has_vectors() {
+#ifdef OWN_COLUMNS
+    return false;
 #else
-    [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
-        uint channel = first_channel + b_row(i);
-        b_next[i] = 0;
-        if (hit[i % PIXELS] && channel < reduced_channels) {
-            b_next[i] = SOURCE(source_at[i % PIXELS] + channel * source_plane);
+    return h_axis.result_step == 1 && w_axis.result_step == 1 && RESULT_HEIGHT * RESULT_WIDTH % 4 == 0
+        && RESULT_IS_ALIGNED;
+#endif
+}
+
+void store_results() {
+    uint result_plane = RESULT_HEIGHT * RESULT_WIDTH;
+    bool by_vectors = has_vectors();
+    [[unroll]] for (uint column = 0; column < THREAD_N; ++column) {
+        Pixel pixel = pixel_of(first_n + result_n(column));
+        if (pixel.exists && !(by_vectors && column % 4 != 0)) {
+            uint channel = group * m_count + first_m;
+            uint at = (pixel.image * RESULT_CHANNELS + channel) * result_plane + pixel.at.x * RESULT_WIDTH + pixel.at.y;
+            [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
+                uint m = result_m(row);
+                uint i = row * THREAD_N + column;
+                if (first_m + m < m_count) {
+#ifndef OWN_COLUMNS
+                    if (by_vectors) {
+                        vec4 values = vec4(totals[i], totals[(i + 1) % RESULTS], totals[(i + 2) % RESULTS], totals[(i + 3) % RESULTS]);
+                        store_results_of(at + m * result_plane, channel + m, values);
+                        continue;
+                    }
+#endif
+                    store_result(at + m * result_plane, channel + m, totals[i]);
+                }
+            }
         }
     }
-#endif
 }
 
 void main() {
@@ -82,44 +100,19 @@ void main() {
     reduced_channels = SOURCE_CHANNELS / pc.groups;
     channel_blocks = (reduced_channels + BLOCK - 1) / BLOCK;
     source_plane = SOURCE_HEIGHT * SOURCE_WIDTH;
-    uint result_plane = RESULT_HEIGHT * RESULT_WIDTH;
-    uint pixels = pc.N * result_plane;
 
     // Tiles of the same pixels are neighbours, so that their source is read from cache.
     uint tiles_m = (m_count + TILE_M - 1) / TILE_M;
-    uint tiles_n = (pixels + TILE_N - 1) / TILE_N;
+    uint phase = tile / tiles_m % (phases().x * phases().y);
+    h_axis = axis_h(phase / phases().y);
+    w_axis = axis_w(phase % phases().y);
+    uint tiles_n = (pc.N * cells_h() * cells_w() + TILE_N - 1) / TILE_N;
+    uint block_of_n = tile / tiles_m / (phases().x * phases().y);
     first_m = tile % tiles_m * TILE_M;
-    first_n = tile / tiles_m % tiles_n * TILE_N;
-    group = tile / tiles_m / tiles_n;
+    first_n = block_of_n % tiles_n * TILE_N;
+    group = block_of_n / tiles_n;
 
-    [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
-        uint pixel = first_n + b_n(j);
-        pixel_exists[j] = pixel < pixels;
-        uint in_plane = pixel % result_plane;
-        pixel_at[j] = ivec2(in_plane / RESULT_WIDTH, in_plane % RESULT_WIDTH);
-#ifdef ROWS_IN_LANES
-        pixel_plane[j] = (pixel / result_plane * pc.groups + group) * reduced_vectors() * source_plane;
-#else
-        pixel_plane[j] = (pixel / result_plane * SOURCE_CHANNELS + group * reduced_channels) * source_plane;
-#endif
-    }
-
-    multiply(pc.R * pc.S * channel_blocks);
-
-    bool exists[THREAD_N];
-    uint result_at[THREAD_N];
-    [[unroll]] for (uint column = 0; column < THREAD_N; ++column) {
-        uint pixel = first_n + result_n(column);
-        uint plane = pixel / result_plane * RESULT_CHANNELS + group * m_count;
-        exists[column] = pixel < pixels;
-        result_at[column] = plane * result_plane + pixel % result_plane;
-    }
-    [[unroll]] for (uint i = 0; i < THREAD_M * THREAD_N; ++i) {
-        uint row = i / THREAD_N;
-        uint column = i % THREAD_N;
-        uint m = first_m + result_m(row);
-        if (exists[column] && m < m_count) {
-            store_result(result_at[column] + m * result_plane, group * m_count + m, totals[i]);
-        }
-    }
+    begin_fetching();
+    multiply(h_axis.taps * w_axis.taps * channel_blocks);
+    store_results();
 }

@@ -1,0 +1,91 @@
+// The tile engine through shared memory: while one block of BLOCK reduction steps is multiplied, the next is
+// already on its way from global memory to registers; shared memory is double-buffered, so there is one
+// barrier a block.
+//
+// A kernel includes this file and defines `void fetch()`, which loads the next block to registers, and
+// `void place(uint first_row)`, which stores them to a_tile and b_tile from row `first_row` on; then it calls
+// `multiply(blocks)`.
+//
+// Threads lie in patches of 4 × 8, as wide as a subgroup of many devices: together they read 4 and 8
+// neighbouring vectors of a row, so every bank of shared memory once, and each value serves 8 or 4 of them.
+
+#ifdef REDUCTION_CONTIGUOUS
+#define ROW_PADDING 1 // threads store down a column; a vector more a row, and they hit different banks
+#else
+#define ROW_PADDING 0
+#endif
+
+const uint A_ROW = TILE_M / 4 + ROW_PADDING;
+const uint B_ROW = TILE_N / 4 + ROW_PADDING;
+shared vec4 a_tile[2 * BLOCK * A_ROW];
+shared vec4 b_tile[2 * BLOCK * B_ROW];
+float sums[RESULTS];
+
+void fetch();
+void place(uint first_row);
+
+const uint PATCHES_N = LANES_N / 8;
+uint patch_index() { return gl_LocalInvocationIndex / 32; }
+uint patch_m() { return gl_LocalInvocationIndex % 32 / 8; }
+uint patch_n() { return gl_LocalInvocationIndex % 8; }
+
+// Which vectors of a row this thread multiplies.
+uint a_vector(uint i) { return patch_index() / PATCHES_N * THREAD_M + i * 4 + patch_m(); }
+uint b_vector(uint j) { return patch_index() % PATCHES_N * (THREAD_N * 2) + j * 8 + patch_n(); }
+
+// A thread's results are THREAD_M rows of THREAD_N columns; these say which ones of the tile.
+uint result_m(uint row) { return a_vector(row / 4) * 4 + row % 4; }
+uint result_n(uint column) { return b_vector(column / 4) * 4 + column % 4; }
+
+void multiply_block(uint first_row) {
+    [[unroll]] for (uint step = 0; step < BLOCK; ++step) {
+        vec4 a[THREAD_M / 4];
+        vec4 b[THREAD_N / 4];
+        [[unroll]] for (uint i = 0; i < THREAD_M / 4; ++i) {
+            a[i] = a_tile[(first_row + step) * A_ROW + a_vector(i)];
+        }
+        [[unroll]] for (uint j = 0; j < THREAD_N / 4; ++j) {
+            b[j] = b_tile[(first_row + step) * B_ROW + b_vector(j)];
+        }
+        [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
+            uint i = at / THREAD_N;
+            uint j = at % THREAD_N;
+            sums[at] = fma(a[i / 4][i % 4], b[j / 4][j % 4], sums[at]);
+        }
+    }
+}
+
+void promote() {
+    [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
+        totals[at] += sums[at];
+        sums[at] = 0;
+    }
+}
+
+void multiply(uint blocks) {
+    [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
+        totals[at] = 0;
+        sums[at] = 0;
+    }
+    if (blocks == 0) {
+        return;
+    }
+    fetch();
+    place(0);
+    barrier();
+    for (uint block = 0; block < blocks; ++block) {
+        bool more = block + 1 < blocks;
+        if (more) {
+            fetch();
+        }
+        multiply_block(block % 2 * BLOCK);
+        if ((block + 1) % PROMOTE == 0) {
+            promote();
+        }
+        if (more) {
+            place((block + 1) % 2 * BLOCK);
+        }
+        barrier();
+    }
+    promote();
+}
