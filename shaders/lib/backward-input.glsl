@@ -1,6 +1,7 @@
 // The tensors of an input gradient.
 
 #define INPUT_ACCESS
+#define INPUT_VECTORS
 #define WEIGHT_ACCESS readonly
 #define WEIGHT_VECTORS readonly
 #define BIAS_ACCESS readonly
@@ -12,4 +13,12 @@
 #define SOURCE(i) OUTPUT(i)
 #define SOURCE_VECTOR(i) OUTPUT_VECTOR(i)
 #define RESULT(i) INPUT(i)
+#define RESULT_VECTOR(i) INPUT_VECTOR(i)
+#define RESULT_HAS_VECTORS INPUT_HAS_VECTORS
+#define SOURCE_CHANNELS pc.K
+#define SOURCE_HEIGHT pc.P
+#define SOURCE_WIDTH pc.Q
+#define RESULT_CHANNELS pc.C
+#define RESULT_HEIGHT pc.H
+#define RESULT_WIDTH pc.W
 #include "lib/result.glsl"

@@ -6,9 +6,18 @@
 #define WEIGHT_VECTORS readonly
 #define BIAS_ACCESS readonly
 #define OUTPUT_ACCESS
+#define OUTPUT_VECTORS
 #include "lib/problem.glsl"
 
 #define SOURCE(i) INPUT(i)
 #define SOURCE_VECTOR(i) INPUT_VECTOR(i)
 #define RESULT(i) OUTPUT(i)
+#define RESULT_VECTOR(i) OUTPUT_VECTOR(i)
+#define RESULT_HAS_VECTORS OUTPUT_HAS_VECTORS
+#define SOURCE_CHANNELS pc.C
+#define SOURCE_HEIGHT pc.H
+#define SOURCE_WIDTH pc.W
+#define RESULT_CHANNELS pc.K
+#define RESULT_HEIGHT pc.P
+#define RESULT_WIDTH pc.Q
 #include "lib/result.glsl"

@@ -54,38 +54,49 @@ void begin_fetching();
 #include "lib/implicit_gemm_shared.glsl"
 #endif
 
-// Columns that this thread has as vectors of four neighbours, in the result as well: whole images of whole vectors.
-bool has_vectors() {
-#ifdef OWN_COLUMNS
-    return false;
-#else
-    return h_axis.result_step == 1 && w_axis.result_step == 1 && RESULT_HEIGHT * RESULT_WIDTH % 4 == 0
-        && RESULT_IS_ALIGNED;
-#endif
+// The element of the result at the pixel and the tile's first row.
+uint result_at(Pixel pixel) {
+    uint channel = pixel.image * RESULT_CHANNELS + group * m_count + first_m;
+    return (channel * RESULT_HEIGHT + pixel.at.x) * RESULT_WIDTH + pixel.at.y;
 }
 
-void store_results() {
-    uint result_plane = RESULT_HEIGHT * RESULT_WIDTH;
-    bool by_vectors = has_vectors();
+#ifndef OWN_COLUMNS
+// Whether every four neighbouring columns are four neighbouring elements of the result.
+bool has_vectors() {
+    return h_axis.result_step == 1 && w_axis.result_step == 1 && RESULT_HEIGHT * RESULT_WIDTH % 4 == 0
+        && RESULT_HAS_VECTORS;
+}
+
+void store_vectors() {
+    uint plane = RESULT_HEIGHT * RESULT_WIDTH;
+    [[unroll]] for (uint j = 0; j < THREAD_N; j += 4) {
+        Pixel pixel = pixel_of(first_n + result_n(j));
+        uint at = result_at(pixel);
+        [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
+            uint m = result_m(row);
+            uint i = row * THREAD_N + j;
+            if (pixel.exists && first_m + m < m_count) {
+                vec4 values = vec4(totals[i], totals[i + 1], totals[i + 2], totals[i + 3]);
+                store_result_vector(at + m * plane, group * m_count + first_m + m, values);
+            }
+        }
+    }
+}
+#endif
+
+void store_elements() {
+    uint plane = RESULT_HEIGHT * RESULT_WIDTH;
+    bool exists[THREAD_N];
+    uint at[THREAD_N];
     [[unroll]] for (uint column = 0; column < THREAD_N; ++column) {
         Pixel pixel = pixel_of(first_n + result_n(column));
-        if (pixel.exists && !(by_vectors && column % 4 != 0)) {
-            uint channel = group * m_count + first_m;
-            uint at = (pixel.image * RESULT_CHANNELS + channel) * result_plane + pixel.at.x * RESULT_WIDTH + pixel.at.y;
-            [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
-                uint m = result_m(row);
-                uint i = row * THREAD_N + column;
-                if (first_m + m < m_count) {
-#ifndef OWN_COLUMNS
-                    if (by_vectors) {
-                        vec4 values = vec4(totals[i], totals[(i + 1) % RESULTS], totals[(i + 2) % RESULTS], totals[(i + 3) % RESULTS]);
-                        store_results_of(at + m * result_plane, channel + m, values);
-                        continue;
-                    }
-#endif
-                    store_result(at + m * result_plane, channel + m, totals[i]);
-                }
-            }
+        exists[column] = pixel.exists;
+        at[column] = result_at(pixel);
+    }
+    [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
+        uint m = result_m(i / THREAD_N);
+        if (exists[i % THREAD_N] && first_m + m < m_count) {
+            store_result(at[i % THREAD_N] + m * plane, group * m_count + first_m + m, totals[i]);
         }
     }
 }
@@ -114,5 +125,11 @@ void main() {
 
     begin_fetching();
     multiply(h_axis.taps * w_axis.taps * channel_blocks);
-    store_results();
+#ifndef OWN_COLUMNS
+    if (has_vectors()) {
+        store_vectors();
+        return;
+    }
+#endif
+    store_elements();
 }

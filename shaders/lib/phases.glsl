@@ -9,23 +9,8 @@
 //
 // Results are counted by cells: a cell has one pixel of each phase.
 
-#ifdef BACKWARD_INPUT
-#define TAP_STEP_H pc.extra_0 // stride / gcd(stride, dilation)
+#define TAP_STEP_H pc.extra_0 // backward: stride / gcd(stride, dilation)
 #define TAP_STEP_W pc.extra_1
-#define SOURCE_CHANNELS pc.K
-#define SOURCE_HEIGHT pc.P
-#define SOURCE_WIDTH pc.Q
-#define RESULT_CHANNELS pc.C
-#define RESULT_HEIGHT pc.H
-#define RESULT_WIDTH pc.W
-#else
-#define SOURCE_CHANNELS pc.C
-#define SOURCE_HEIGHT pc.H
-#define SOURCE_WIDTH pc.W
-#define RESULT_CHANNELS pc.K
-#define RESULT_HEIGHT pc.P
-#define RESULT_WIDTH pc.Q
-#endif
 
 // One of the two axes of a phase.
 struct Axis {

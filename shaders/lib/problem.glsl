@@ -14,6 +14,7 @@
 #extension GL_KHR_shader_subgroup_shuffle : require
 #ifdef BUFFER_ADDRESSES
 #extension GL_EXT_buffer_reference : require
+#extension GL_EXT_buffer_reference_uvec2 : require
 
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats {
     float values[];
@@ -43,20 +44,24 @@ const uint FLAG_SKIP_WEIGHT = 2u; // weight gradients: only the bias's is wanted
 
 #ifdef BUFFER_ADDRESSES
 #define INPUT(i) pc.input_at.values[i]
-#define INPUT_VECTOR(i) Vectors(pc.input_at).values[i] // elements 4i to 4i + 3
+#define INPUT_VECTOR(i) Vectors(pc.input_at).values[i] // elements 4i to 4i + 3, where the tensor has vectors
+#define INPUT_HAS_VECTORS (uvec2(pc.input_at).x % 16 == 0)
 #define WEIGHT(i) pc.weight_at.values[i]
 #define WEIGHT_VECTOR(i) Vectors(pc.weight_at).values[i]
 #define BIAS(i) pc.bias_at.values[i]
 #define OUTPUT(i) pc.output_at.values[i]
 #define OUTPUT_VECTOR(i) Vectors(pc.output_at).values[i]
+#define OUTPUT_HAS_VECTORS (uvec2(pc.output_at).x % 16 == 0)
 #else
 #define INPUT(i) input_tensor.values[pc.input_base + (i)]
 #define INPUT_VECTOR(i) input_vectors.values[pc.input_base / 4 + (i)]
+#define INPUT_HAS_VECTORS (pc.input_base % 4 == 0)
 #define WEIGHT(i) weight_tensor.values[pc.weight_base + (i)]
 #define WEIGHT_VECTOR(i) weight_vectors.values[pc.weight_base / 4 + (i)]
 #define BIAS(i) bias_tensor.values[pc.bias_base + (i)]
 #define OUTPUT(i) output_tensor.values[pc.output_base + (i)]
 #define OUTPUT_VECTOR(i) output_vectors.values[pc.output_base / 4 + (i)]
+#define OUTPUT_HAS_VECTORS (pc.output_base % 4 == 0)
 #ifdef INPUT_ACCESS
 layout(binding = 0, std430) INPUT_ACCESS restrict buffer Input { float values[]; } input_tensor;
 #endif

@@ -15,13 +15,6 @@ bool source_pixel(ivec2 pixel, ivec2 tap, out ivec2 source) {
     return all(greaterThanEqual(reach, ivec2(0))) && source * stride == reach
         && uint(source.x) < pc.P && uint(source.y) < pc.Q;
 }
-
-#define SOURCE_CHANNELS pc.K
-#define SOURCE_HEIGHT pc.P
-#define SOURCE_WIDTH pc.Q
-#define RESULT_CHANNELS pc.C
-#define RESULT_HEIGHT pc.H
-#define RESULT_WIDTH pc.W
 #else
 // y at (p, q) reads x at (p·stride + r·dilation − padding, …).
 bool source_pixel(ivec2 pixel, ivec2 tap, out ivec2 source) {
@@ -29,11 +22,4 @@ bool source_pixel(ivec2 pixel, ivec2 tap, out ivec2 source) {
         + tap * ivec2(pc.dilation_h, pc.dilation_w);
     return uint(source.x) < pc.H && uint(source.y) < pc.W;
 }
-
-#define SOURCE_CHANNELS pc.C
-#define SOURCE_HEIGHT pc.H
-#define SOURCE_WIDTH pc.W
-#define RESULT_CHANNELS pc.K
-#define RESULT_HEIGHT pc.P
-#define RESULT_WIDTH pc.Q
 #endif

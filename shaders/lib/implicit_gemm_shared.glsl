@@ -1,0 +1,83 @@
+// How an implicit GEMM fills the shared tiles. Blocks run through all taps of BLOCK source channels before the next
+// channels: what neighbouring taps read is then still in the first cache.
+//
+// There are no branches around the loads: what does not exist is read somewhere else in the tensor and replaced by zero.
+
+const uint A_VECTORS = BLOCK * TILE_M / 4;
+const uint A_LOADS = (A_VECTORS + THREADS - 1) / THREADS; // a small A has less than one for each thread
+const uint A_STEP = THREADS / (TILE_M / 4);               // rows from a load to the next
+const uint B_LOADS = BLOCK * TILE_N / THREADS;
+const uint PIXELS = TILE_N < THREADS ? 1 : TILE_N / THREADS; // this thread's columns
+const uint B_STEP = TILE_N < THREADS ? THREADS / TILE_N : 1;
+
+vec4 a_next[A_LOADS];
+float b_next[B_LOADS];
+
+uint a_row() { return gl_LocalInvocationIndex / (TILE_M / 4); }
+uint a_column() { return gl_LocalInvocationIndex % (TILE_M / 4); }
+uint b_row(uint i) { return gl_LocalInvocationIndex / TILE_N + i / PIXELS * B_STEP; }
+uint b_column(uint j) { return (gl_LocalInvocationIndex + j * THREADS) % TILE_N; }
+
+bool pixel_exists[PIXELS];
+uint pixel_plane[PIXELS]; // element of the source's first channel of this group in the pixel's image
+ivec2 pixel_source[PIXELS];
+uint a_vector_at; // this thread's vector of a packed row
+uint next_r, next_s, next_channel;
+
+void begin_fetching() {
+    next_r = 0;
+    next_s = 0;
+    next_channel = 0;
+    a_vector_at = min(first_m / 4 + a_column(), m_vectors - 1); // rows beyond m_count are never written
+    [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
+        Pixel pixel = pixel_of(first_n + b_column(j));
+        pixel_exists[j] = pixel.exists;
+        pixel_plane[j] = pixel.exists ? (pixel.image * SOURCE_CHANNELS + group * reduced_channels) * source_plane : 0;
+        pixel_source[j] = first_source(pixel);
+    }
+}
+
+// The channel itself, or the last one of the group where it does not exist.
+uint existing(uint channel) { return WHOLE_BLOCKS ? channel : min(channel, reduced_channels - 1); }
+bool exists(uint channel) { return WHOLE_BLOCKS || channel < reduced_channels; }
+
+void fetch() {
+    uint first_row = weight_row(next_r, next_s);
+    [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
+        uint channel = next_channel + a_row() + i * A_STEP;
+        vec4 weights = WEIGHT_VECTOR((first_row + existing(channel)) * m_vectors + a_vector_at);
+        a_next[i] = exists(channel) ? weights : vec4(0);
+    }
+    [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
+        ivec2 source = pixel_source[j] + ivec2(next_r, next_s) * ivec2(h_axis.reach, w_axis.reach);
+        bool hit = pixel_exists[j] && in_source(source);
+        uint at = pixel_plane[j] + (hit ? uint(source.x) * SOURCE_WIDTH + uint(source.y) : 0);
+        [[unroll]] for (uint i = j; i < B_LOADS; i += PIXELS) {
+            uint channel = next_channel + b_row(i);
+            float value = SOURCE(at + existing(channel) * source_plane);
+            b_next[i] = hit && exists(channel) ? value : 0;
+        }
+    }
+    ++next_s;
+    if (next_s == w_axis.taps) {
+        next_s = 0;
+        ++next_r;
+    }
+    if (next_r == h_axis.taps) {
+        next_r = 0;
+        next_channel += BLOCK;
+    }
+}
+
+void place(uint first_row) {
+    [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
+        uint row = a_row() + i * A_STEP;
+        if (A_VECTORS % THREADS == 0 || row < BLOCK) {
+            a_tile[(first_row + row) * A_ROW + a_column()] = a_next[i];
+        }
+    }
+    [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
+        uint n = b_column(i % PIXELS);
+        b_tile[(first_row + b_row(i)) * B_ROW + n / 4][n % 4] = b_next[i];
+    }
+}
