@@ -22,6 +22,28 @@
 #define REDUCTION_CONTIGUOUS
 #include "lib/tile.glsl"
 
+#ifndef OWN_COLUMNS
+// Neighbouring threads load neighbouring pixels, so they store down a column of the shared tiles.
+const uint A_LOADS = BLOCK * TILE_M / THREADS;
+const uint B_LOADS = BLOCK * TILE_N / THREADS;
+float a_next[A_LOADS];
+float b_next[B_LOADS];
+uint next_pixel;
+uint step_of() { return gl_LocalInvocationIndex % BLOCK; }
+uint column_of(uint i) { return (gl_LocalInvocationIndex + i * THREADS) / BLOCK; }
+
+void place(uint first_row) {
+    [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
+        uint m = column_of(i);
+        a_tile[(first_row + step_of()) * A_ROW + m / 4][m % 4] = a_next[i];
+    }
+    [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
+        uint n = column_of(i);
+        b_tile[(first_row + step_of()) * B_ROW + n / 4][n % 4] = b_next[i];
+    }
+}
+#endif
+
 // What each column of the tile (each four of a thread, where channels are packed) reads: the element (or vector) of its
 // channel's plane, and its tap's reach.
 const uint PLANE_NONE = 0xFFFFFFFFu; // beyond the last column
@@ -137,9 +159,9 @@ float window(Pixel pixel, uint plane, ivec2 reach) {
 
 #endif
 
+#ifdef OWN_COLUMNS
 void fetch(uint block) {
     uint first = first_pixel + block * BLOCK;
-#ifdef OWN_COLUMNS
     Pixel pixels[BLOCK];
     pixels[0] = decode(first);
     [[unroll]] for (uint step = 1; step < BLOCK; ++step) {
@@ -170,33 +192,35 @@ void fetch(uint block) {
             a_next[i] = gradient(decode(pixel), m);
         }
     }
-    [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
+    [[unroll]] for (uint i = 0; i < BLOCK * THREAD_N; ++i) {
         b_next[i] = 0;
         if (first + i / THREAD_N < end_pixel) {
             b_next[i] = window(pixels[i / THREAD_N], own_plane[i % THREAD_N], own_reach[i % THREAD_N]);
         }
     }
 #endif
+}
 #else
-    // The same row of every load, because THREADS is a multiple of BLOCK.
-    bool exists = first + a_row(0) < end_pixel;
-    Pixel pixel = decode(first + a_row(0));
+void fetch() {
+    bool exists = next_pixel < end_pixel;
+    Pixel pixel = decode(next_pixel);
+    next_pixel += BLOCK;
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
-        uint m = first_m + a_m(i);
+        uint m = first_m + column_of(i);
         a_next[i] = 0;
         if (exists && m < m_count) {
             a_next[i] = gradient(pixel, m);
         }
     }
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
-        uint n = b_n(i);
+        uint n = column_of(i);
         b_next[i] = 0;
         if (exists) {
             b_next[i] = window(pixel, column_plane[n], column_reach[n]);
         }
     }
-#endif
 }
+#endif
 
 void main() {
     uint tile = tile_index();
@@ -235,6 +259,7 @@ void main() {
         describe_column(first_n + n, column_plane[n], column_reach[n]);
     }
     barrier();
+    next_pixel = first_pixel + step_of();
 #endif
 
     multiply((end_pixel - first_pixel + BLOCK - 1) / BLOCK);

@@ -77,7 +77,7 @@ void store_vectors() {
             uint i = row * THREAD_N + j;
             if (pixel.exists && first_m + m < m_count) {
                 vec4 values = vec4(totals[i], totals[i + 1], totals[i + 2], totals[i + 3]);
-                store_result_vector(at + m * plane, group * m_count + first_m + m, values);
+                store_result_vector((at + m * plane) / 4, group * m_count + first_m + m, values);
             }
         }
     }

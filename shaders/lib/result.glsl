@@ -11,9 +11,3 @@ void store_result_vector(uint at, uint channel, vec4 values) {
     vec4 result = pc.has_bias != 0 ? values + BIAS(channel) : values;
     RESULT_VECTOR(at) = (pc.flags & FLAG_ACCUMULATE) != 0 ? RESULT_VECTOR(at) + result : result;
 }
-
-// As four calls for elements at to at + 3 of one channel; `at` is a multiple of four, and the result has vectors.
-void store_result_vector(uint at, uint channel, vec4 values) {
-    vec4 result = pc.has_bias != 0 ? values + BIAS(channel) : values;
-    RESULT_VECTOR(at / 4) = (pc.flags & FLAG_ACCUMULATE) != 0 ? RESULT_VECTOR(at / 4) + result : result;
-}
