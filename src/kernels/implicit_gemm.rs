@@ -6,17 +6,14 @@ use super::slices::{Images, Reach, whole};
 use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
 use super::tile::{Size, choose};
 use crate::error::Result;
-use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes};
 use crate::problem::{Pass, Problem};
 
 /// Appends the product of `packed`, a weight in [`super::pack`]'s order, and the source.
 pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan) -> Result<()> {
     let forward = problem.pass == Pass::Forward;
-    let (kernel, result_plane) = if forward {
-        (&CONV2D_FORWARD, problem.p * problem.q)
-    } else {
-        (&CONV2D_BACKWARD_INPUT, problem.h * problem.w)
-    };
+    let phases = Phases::of(problem);
+    let kernel = if forward { &CONV2D_FORWARD } else { &CONV2D_BACKWARD_INPUT };
     let (result_channels, source_channels) = if forward {
         (problem.outputs_per_group(), problem.channels_per_group())
     } else {
@@ -24,15 +21,16 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
     };
     let size = Size {
         m: result_channels,
-        n: problem.n * result_plane,
+        n: problem.n * phases.cells,
+        // Each tap belongs to one phase.
         times: problem.groups,
         runs: problem.taps(),
         run: source_channels,
+        rounds: phases.rounds,
     };
-    let (tile, seconds) = choose(&size, limits)?;
+    let (tile, seconds) = choose(kernel, &size, limits)?;
     let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };
     let reach = Reach::new(&read, limits, &[("the packed weight", packed.bytes / 4)])?;
-    let specialization = if forward { vec![] } else { vec![u32::from(problem.stride == [1, 1])] };
     let (source, binding) = if forward { (Role::Input, 0) } else { (Role::Output, 3) };
     let mut packing = Packing::new(source);
     for images in reach.slices(problem) {
@@ -40,18 +38,50 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
         if tile.packs_channels() {
             operands[binding] = Some(packing.plan(problem, limits, &images, reach.addresses, plan)?);
         }
+        let module = kernel.tiled(tile.index, reach.addresses);
+        let whole_blocks = u32::from(source_channels.is_multiple_of(u64::from(tile.block)));
         let dispatch = Dispatch {
-            module: kernel.tiled(tile.index, reach.addresses),
-            specialization: specialization.clone(),
+            module,
+            specialization: module.specialization_ids.iter().map(|_| whole_blocks).collect(),
             operands,
-            sizes: sizes(problem, &images),
+            sizes: Sizes { extra: phases.tap_steps, ..sizes(problem, &images) },
             tiles: 0..0,
         };
-        let columns = (images.count * result_plane).div_ceil(tile.n());
+        let columns = phases.count * (images.count * phases.cells).div_ceil(tile.n());
         let share = images.count as f64 / problem.n as f64;
         plan.push(dispatch, size.m.div_ceil(tile.m()) * columns * problem.groups, share * seconds)?;
     }
     Ok(())
+}
+
+/// How result pixels are taken, phase by phase; see `shaders/lib/phases.glsl`.
+struct Phases {
+    count: u64,
+    /// Pixels of an image that a phase has at most.
+    cells: u64,
+    /// From one of a phase's taps to the next, along each axis.
+    tap_steps: [u32; 2],
+    /// Rounds of loops in which a thread finds its phase's first taps.
+    rounds: u64,
+}
+
+impl Phases {
+    fn of(problem: &Problem) -> Phases {
+        if problem.pass == Pass::Forward {
+            return Phases { count: 1, cells: problem.p * problem.q, tap_steps: [1, 1], rounds: 0 };
+        }
+        let [h, w] = [0, 1].map(|axis| problem.stride[axis] / gcd(problem.stride[axis], problem.dilation[axis]));
+        Phases {
+            count: problem.stride[0] * problem.stride[1],
+            cells: problem.h.div_ceil(problem.stride[0]) * problem.w.div_ceil(problem.stride[1]),
+            tap_steps: [h as u32, w as u32], // sizes were checked to fit 31 bits
+            rounds: h.min(problem.r) + w.min(problem.s),
+        }
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// The tensors of a forward pass or an input gradient.
@@ -61,7 +91,7 @@ pub fn operands(problem: &Problem, images: &Images, weight: Operand) -> [Option<
 }
 
 /// The push constants of a forward pass or an input gradient.
-pub fn sizes(problem: &Problem, images: &Images) -> crate::plan::Sizes {
+pub fn sizes(problem: &Problem, images: &Images) -> Sizes {
     let mut sizes = images.sizes(problem);
     if problem.options.accumulate {
         sizes.flags |= FLAG_ACCUMULATE;

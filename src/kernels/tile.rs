@@ -1,5 +1,6 @@
 //! The tiles that the engine of `shaders/lib/tile.glsl` can be specialized to, and the choice among them.
 
+use super::Kernel;
 use super::table::TILE_SIZES;
 use crate::error::{Error, Result};
 use crate::plan::Limits;
@@ -33,10 +34,13 @@ struct Efficiency {
 
 /// In the order of `shaders/permutations.txt`.
 const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
+    Efficiency { gpu: 0.58, software: 0.05 },
+    Efficiency { gpu: 0.58, software: 0.05 },
     Efficiency { gpu: 0.60, software: 0.05 },
-    Efficiency { gpu: 0.55, software: 0.05 },
-    Efficiency { gpu: 0.50, software: 0.05 },
-    Efficiency { gpu: 0.25, software: 0.05 },
+    Efficiency { gpu: 0.48, software: 0.05 },
+    Efficiency { gpu: 0.45, software: 0.05 },
+    Efficiency { gpu: 0.35, software: 0.05 },
+    Efficiency { gpu: 0.35, software: 0.05 },
     Efficiency { gpu: 0.15, software: 0.10 },
     Efficiency { gpu: 0.10, software: 0.20 },
     Efficiency { gpu: 0.10, software: 0.15 },
@@ -60,24 +64,11 @@ impl Tile {
         u64::from(self.lanes_n * self.thread_n)
     }
 
-    /// Bytes of shared memory, none where lanes hold the rows: rows padded by a vec4, both blocks twice and weight
-    /// gradients' table of columns, or A alone where threads have columns of their own.
-    pub fn shared_memory(&self) -> u64 {
-        let rows = |results: u64| u64::from(self.block) * (results / 4 + 1) * 16;
-        if self.subgroup > 0 {
-            0
-        } else if self.own_columns() {
-            rows(self.m())
-        } else {
-            2 * (rows(self.m()) + rows(self.n())) + 12 * self.n()
-        }
-    }
-
-    fn fits(&self, limits: &Limits) -> bool {
+    fn fits(&self, kernel: &Kernel, limits: &Limits) -> bool {
         let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_shuffle;
         has_subgroup
             && self.threads <= limits.workgroup_threads
-            && self.shared_memory() <= u64::from(limits.shared_memory)
+            && kernel.tiled(self.index, false).shared_memory <= limits.shared_memory
     }
 
     /// Whether it reads tensors packed by channels of four.
@@ -98,7 +89,7 @@ impl Tile {
 
     /// Rounds of loops that a thread runs for a result.
     fn iterations(&self, size: &Size) -> u64 {
-        size.runs * size.run.div_ceil(u64::from(self.block)) * self.rounds()
+        size.rounds + size.runs * size.run.div_ceil(u64::from(self.block)) * self.rounds()
     }
 
     /// Terms that one thread can sum within the device's rounds of loops.
@@ -136,14 +127,16 @@ pub struct Size {
     pub runs: u64,
     /// Terms of a run.
     pub run: u64,
+    /// Rounds of loops that a thread runs before it begins.
+    pub rounds: u64,
 }
 
-/// The cheapest tile for a product on a device, and the seconds it takes.
+/// The cheapest tile of a kernel for a product on a device, and the seconds it takes.
 ///
 /// # Errors
 /// `Unsupported` if no tile can be run.
-pub fn choose(size: &Size, limits: &Limits) -> Result<(Tile, f64)> {
-    let fitting = tiles().filter(|tile| tile.fits(limits) && tile.iterations(size) <= limits.loop_iterations);
+pub fn choose(kernel: &Kernel, size: &Size, limits: &Limits) -> Result<(Tile, f64)> {
+    let fitting = tiles().filter(|tile| tile.fits(kernel, limits) && tile.iterations(size) <= limits.loop_iterations);
     let best = fitting.min_by(|a, b| a.cost(size, limits).total_cmp(&b.cost(size, limits))).ok_or_else(|| {
         Error::unsupported(format!(
             "no kernel fits this device for a sum of {} terms; its loops end after {} rounds",
@@ -166,6 +159,8 @@ mod tests {
             assert!(tile.thread_n.is_multiple_of(4) || tile.lanes_n == tile.threads, "{tile:?}");
             assert!(tile.subgroup == 0 || tile.thread_n == 4, "{tile:?}");
             assert!(tile.threads >= 64 && tile.threads.is_multiple_of(tile.lanes_n), "{tile:?}");
+            let patches = tile.lanes_n.is_multiple_of(8) && (tile.threads / tile.lanes_n).is_multiple_of(4);
+            assert!(patches || tile.lanes_n == tile.threads, "{tile:?}");
             assert!((u64::from(tile.block) * tile.n()).is_multiple_of(u64::from(tile.threads)), "{tile:?}");
             assert!(tile.threads.is_multiple_of(tile.block) && 64u32.is_multiple_of(tile.block), "{tile:?}");
             assert!(

@@ -45,10 +45,11 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
         times: problem.groups,
         runs: 1,
         run: problem.n * problem.p * problem.q,
+        rounds: 0,
     };
     // Splitting fills the device whatever the tile, so the waves of one split do not count, nor does its length.
     let unlimited = Limits { concurrent_workgroups: 1, loop_iterations: u64::MAX, ..limits.clone() };
-    let (tile, seconds) = choose(&size, &unlimited)?;
+    let (tile, seconds) = choose(&CONV2D_BACKWARD_WEIGHT, &size, &unlimited)?;
     let columns = if tile.packs_channels() && !problem.options.skip_weight {
         filled(problem).channels_per_group() * problem.taps() + u64::from(problem.options.bias)
     } else {
