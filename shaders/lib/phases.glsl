@@ -25,7 +25,8 @@ struct Axis {
 };
 
 #ifdef BACKWARD_INPUT
-uvec2 phases() { return uvec2(pc.stride_h, pc.stride_w); }
+// A phase beyond the height or width has no pixel.
+uvec2 phases() { return min(uvec2(pc.stride_h, pc.stride_w), uvec2(pc.H, pc.W)); }
 
 Axis axis(uint phase, uint stride, uint padding, uint dilation, uint kernel, uint tap_step) {
     uint tap = 0;

@@ -72,7 +72,8 @@ impl Phases {
         }
         let [h, w] = [0, 1].map(|axis| problem.stride[axis] / gcd(problem.stride[axis], problem.dilation[axis]));
         Phases {
-            count: problem.stride[0] * problem.stride[1],
+            // A phase beyond the height or width has no pixel.
+            count: problem.stride[0].min(problem.h) * problem.stride[1].min(problem.w),
             cells: problem.h.div_ceil(problem.stride[0]) * problem.w.div_ceil(problem.stride[1]),
             tap_steps: [h as u32, w as u32], // sizes were checked to fit 31 bits
             rounds: h.min(problem.r) + w.min(problem.s),
