@@ -2,7 +2,7 @@
 //! peaks. Tensors lie on the device; the weight comes raw, so packing it is part of every time.
 //!
 //! ```text
-//! cargo bench --bench bench -- [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT]
+//! cargo bench --bench bench -- [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT] [--tile N]
 //! ```
 
 mod layers;
@@ -49,6 +49,8 @@ struct Options {
     only: Option<String>,
     /// The batch is reduced until a pass has no more operations than this.
     gflop: Option<f64>,
+    /// Which tile of the GPU engine to use, instead of the one estimated fastest.
+    tile: Option<usize>,
 }
 
 const PASSES: [&str; 3] = ["forward", "input gradient", "weight gradient"];
@@ -60,7 +62,8 @@ const LEAST_RUNS: usize = 5;
 
 fn main() -> Result<()> {
     let options = options();
-    let context = Context::new(&ContextDesc { device: options.device, ..ContextDesc::default() })?;
+    let desc = ContextDesc { device: options.device, tile: options.tile, ..ContextDesc::default() };
+    let context = Context::new(&desc)?;
     let device = context.device().clone();
     let on_cpu = matches!(device.kind, DeviceKind::Cpu | DeviceKind::Software);
     let limit = options.gflop.unwrap_or(if on_cpu { 1.0 } else { f64::INFINITY }) * 1e9;
@@ -108,7 +111,7 @@ fn main() -> Result<()> {
 }
 
 fn options() -> Options {
-    let mut options = Options { device: DeviceChoice::Auto, json: None, only: None, gflop: None };
+    let mut options = Options { device: DeviceChoice::Auto, json: None, only: None, gflop: None, tile: None };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
         let value = words.next().unwrap_or_else(|| usage(&word));
@@ -118,6 +121,7 @@ fn options() -> Options {
             "--json" => options.json = Some(value),
             "--only" => options.only = Some(value),
             "--gflop" => options.gflop = Some(value.parse().unwrap_or_else(|_| usage(&value))),
+            "--tile" => options.tile = Some(value.parse().unwrap_or_else(|_| usage(&value))),
             _ => usage(&word),
         }
     }
@@ -125,7 +129,9 @@ fn options() -> Options {
 }
 
 fn usage(word: &str) -> ! {
-    eprintln!("did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT]");
+    eprintln!(
+        "did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT] [--tile N]"
+    );
     std::process::exit(2)
 }
 

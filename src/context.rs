@@ -27,6 +27,8 @@ pub struct ContextDesc {
     /// For tests, if not 0: a Vulkan device is used as if the host did not see its memory, and host tensors travel in
     /// pieces of at most so many bytes.
     pub piece_bytes: u64,
+    /// For tests and measurements: which tile of `shaders/permutations.txt` to use wherever it can run.
+    pub tile: Option<usize>,
     /// Receives log messages.
     pub log: Option<Log>,
 }
@@ -142,6 +144,7 @@ impl Context {
                     budget: desc.memory_budget,
                     minimum_limits: desc.minimum_limits,
                     piece_bytes: desc.piece_bytes,
+                    tile: desc.tile,
                 };
                 Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, options)?))
             }

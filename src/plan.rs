@@ -52,6 +52,8 @@ pub struct Limits {
     pub loop_iterations: u64,
     /// Workgroups that the device runs at once; an estimate, since Vulkan does not tell.
     pub concurrent_workgroups: u32,
+    /// For tests and measurements: which tile of `shaders/permutations.txt` to use wherever it can run.
+    pub tile: Option<usize>,
     /// Sustained fp32 operations a second, estimated low: it only decides when a long dispatch is cut.
     pub flops: f64,
 }
@@ -277,6 +279,7 @@ mod tests {
             software: true,
             loop_iterations: u64::MAX,
             concurrent_workgroups: 4,
+            tile: None,
             flops: 1e9,
         }
     }

@@ -168,6 +168,7 @@ mod tests {
             software: true,
             loop_iterations: u64::MAX,
             concurrent_workgroups: 4,
+            tile: None,
             flops: 1e9,
         };
         let mut plan = Plan::new(&limits);

@@ -8,8 +8,9 @@ use common::cases::{Case, spread, table};
 use common::contract::Contract;
 use common::data::{ADVERSARIAL, Data, Kind};
 use common::reference::{Expected, Reference};
-use common::rigs::{Rig, announce, minimum_rigs, rigs, sweep};
+use common::rigs::{Rig, announce, in_ci, minimum_rigs, rigs, sweep, tile_rigs};
 use grilly::Precision;
+use grilly::kernels::table::TILE_SIZES;
 
 /// Long sums and shapes that only some kernels take: part of every spread.
 const TELLING: [&str; 4] = ["long_", "one_pixel_output", "batch_0", "padding_larger_than_kernel"];
@@ -53,6 +54,20 @@ fn small_integers_are_exact_under_ieee_on_every_case() {
         prepare(Kind::Integers),
         holds(Contract::Exact, Precision::Ieee, Placement::Device),
     );
+}
+
+#[test]
+fn every_tile_is_exact_on_small_integers() {
+    // A software driver is slow where threads share memory, so the shapes are a tier of the table there.
+    for tile in 0..TILE_SIZES.len() {
+        sweep(
+            &format!("IEEE in device memory on small integers with tile {tile}, exactly equal"),
+            &tile_rigs(tile),
+            &spread(if in_ci() { 8 } else { 1 }, &TELLING),
+            prepare(Kind::Integers),
+            holds(Contract::Exact, Precision::Ieee, Placement::Device),
+        );
+    }
 }
 
 #[test]

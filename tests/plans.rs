@@ -24,6 +24,7 @@ fn devices() -> Vec<(&'static str, Limits)> {
         software: false,
         loop_iterations: u64::MAX,
         concurrent_workgroups: 264,
+        tile: None,
         flops: 2e12,
     };
     let with = |change: fn(&mut Limits)| {

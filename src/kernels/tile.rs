@@ -137,7 +137,8 @@ pub struct Size {
 /// `Unsupported` if no tile can be run.
 pub fn choose(kernel: &Kernel, size: &Size, limits: &Limits) -> Result<(Tile, f64)> {
     let fitting = tiles().filter(|tile| tile.fits(kernel, limits) && tile.iterations(size) <= limits.loop_iterations);
-    let best = fitting.min_by(|a, b| a.cost(size, limits).total_cmp(&b.cost(size, limits))).ok_or_else(|| {
+    let cost = |tile: &Tile| if limits.tile == Some(tile.index) { 0.0 } else { tile.cost(size, limits) };
+    let best = fitting.min_by(|a, b| cost(a).total_cmp(&cost(b))).ok_or_else(|| {
         Error::unsupported(format!(
             "no kernel fits this device for a sum of {} terms; its loops end after {} rounds",
             size.runs * size.run,

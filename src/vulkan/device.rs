@@ -26,6 +26,8 @@ pub struct Options {
     pub minimum_limits: bool,
     /// For tests: as if the host did not see the device's memory, and host tensors travel in pieces of so many bytes.
     pub piece_bytes: u64,
+    /// For tests and measurements: see [`Limits::tile`].
+    pub tile: Option<usize>,
 }
 
 /// A logical device and its queues.
@@ -71,11 +73,11 @@ pub struct Counters {
 impl Device {
     /// Opens a device for compute.
     pub fn new(physical: &PhysicalDevice, options: Options) -> Result<Device> {
-        let Options { budget, minimum_limits, piece_bytes } = options;
+        let Options { budget, minimum_limits, piece_bytes, tile } = options;
         let instance = physical.instance;
         let logical = Logical::open(physical, !minimum_limits)?;
         let Enabled { push_descriptors, buffer_addresses, timelines, import_host, layout } = logical.enabled;
-        let full = limits(physical, &logical.enabled)?;
+        let full = Limits { tile, ..limits(physical, &logical.enabled)? };
         let queues = Queues::new(&logical.raw, layout, timelines)?;
         // From here on `Drop` destroys what is made, whatever fails.
         let unified = !minimum_limits && piece_bytes == 0 && shares_host_memory(instance, physical);
@@ -391,6 +393,7 @@ fn limits(physical: &PhysicalDevice, enabled: &Enabled) -> Result<Limits> {
         buffer_addresses: enabled.buffer_addresses,
         push_descriptors: enabled.push_descriptors,
         software,
+        tile: None,
         loop_iterations: if software { 60_000 } else { u64::MAX },
         concurrent_workgroups: if software { units } else { 2 * units },
         flops: unit_flops * f64::from(units),

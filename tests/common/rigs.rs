@@ -33,6 +33,12 @@ pub fn streaming_rigs(piece_bytes: u64, minimum_limits: bool) -> Vec<Rig> {
     vulkan_only(devices_with(&desc, &format!(", in pieces of {piece_bytes} bytes")))
 }
 
+/// The Vulkan devices once more, with this tile of the engine wherever it can run.
+pub fn tile_rigs(tile: usize) -> Vec<Rig> {
+    let desc = ContextDesc { tile: Some(tile), ..ContextDesc::default() };
+    vulkan_only(devices_with(&desc, &format!(", tile {tile}")))
+}
+
 fn vulkan_only(mut rigs: Vec<Rig>) -> Vec<Rig> {
     rigs.retain(|rig| rig.context.device().kind != DeviceKind::Cpu);
     rigs
