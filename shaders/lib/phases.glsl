@@ -29,11 +29,12 @@ struct Axis {
 uvec2 phases() { return min(uvec2(pc.stride_h, pc.stride_w), uvec2(pc.H, pc.W)); }
 
 Axis axis(uint phase, uint stride, uint padding, uint dilation, uint kernel, uint tap_step) {
+    uint most = min(tap_step, kernel);
     uint tap = 0;
-    while (tap < min(tap_step, kernel) && (int(phase + padding) - int(tap * dilation)) % int(stride) != 0) {
+    while (tap < most && tap * dilation % stride != (phase + padding) % stride) {
         ++tap;
     }
-    uint taps = tap < min(tap_step, kernel) ? (kernel - tap + tap_step - 1) / tap_step : 0;
+    uint taps = tap < most ? (kernel - tap + tap_step - 1) / tap_step : 0;
     int source = (int(phase + padding) - int(tap * dilation)) / int(stride);
     return Axis(phase, stride, source, 1, tap, tap_step, taps, -int(tap_step * dilation / stride));
 }

@@ -34,17 +34,23 @@ struct Efficiency {
 
 /// In the order of `shaders/permutations.txt`.
 const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
-    Efficiency { gpu: 0.58, software: 0.05 },
-    Efficiency { gpu: 0.58, software: 0.05 },
+    Efficiency { gpu: 0.585, software: 0.05 },
     Efficiency { gpu: 0.60, software: 0.05 },
-    Efficiency { gpu: 0.48, software: 0.05 },
+    Efficiency { gpu: 0.59, software: 0.05 },
+    Efficiency { gpu: 0.52, software: 0.05 },
+    Efficiency { gpu: 0.57, software: 0.05 },
+    Efficiency { gpu: 0.50, software: 0.05 },
     Efficiency { gpu: 0.45, software: 0.05 },
-    Efficiency { gpu: 0.35, software: 0.05 },
-    Efficiency { gpu: 0.35, software: 0.05 },
     Efficiency { gpu: 0.15, software: 0.10 },
     Efficiency { gpu: 0.10, software: 0.20 },
     Efficiency { gpu: 0.10, software: 0.15 },
 ];
+
+/// Threads on a unit with which it reaches half of its speed, and beyond how many there is no more to gain.
+const HALF_SPEED_THREADS: f64 = 64.0;
+const FULL_SPEED_THREADS: f64 = 512.0;
+/// Blocks in whose time a workgroup begins and ends.
+const OVERHEAD_BLOCKS: u64 = 4;
 
 fn tiles() -> impl Iterator<Item = Tile> {
     TILE_SIZES.iter().zip(EFFICIENCIES).enumerate().map(|(index, (&sizes, efficiency))| {
@@ -99,17 +105,19 @@ impl Tile {
 
     /// Time of an (m × n × reduction) product repeated `times`, in units of the device's peak.
     fn cost(&self, size: &Size, limits: &Limits) -> f64 {
-        let tiles = (size.m.div_ceil(self.m()) * size.n.div_ceil(self.n()) * size.times) as f64;
-        let depth = size.runs as f64 * (size.run.div_ceil(u64::from(self.block)) * u64::from(self.block)) as f64;
-        let waves = if limits.software {
-            tiles
-        } else {
-            // The last wave is rarely full; a workgroup alone on a unit runs no faster for it.
-            let slots = f64::from(limits.concurrent_workgroups);
-            (tiles / slots).ceil() * slots
-        };
-        let efficiency = if limits.software { self.efficiency.software } else { self.efficiency.gpu };
-        waves * (self.m() * self.n()) as f64 * depth / efficiency
+        let tiles = size.m.div_ceil(self.m()) * size.n.div_ceil(self.n()) * size.times;
+        let blocks = size.runs * size.run.div_ceil(u64::from(self.block));
+        if limits.software {
+            let steps = blocks * u64::from(self.block);
+            return (tiles * self.m() * self.n()) as f64 * steps as f64 / self.efficiency.software;
+        }
+        // As long as the unit takes that has the most tiles. Few threads cannot hide how long memory takes.
+        let units = u64::from(limits.concurrent_workgroups / 2).max(1);
+        let most = tiles.div_ceil(units);
+        let threads = (most as f64 * f64::from(self.threads)).min(FULL_SPEED_THREADS);
+        let speed = self.efficiency.gpu * threads / (threads + HALF_SPEED_THREADS);
+        let steps = (blocks + OVERHEAD_BLOCKS) * u64::from(self.block);
+        (most * units * self.m() * self.n()) as f64 * steps as f64 / speed
     }
 }
 
