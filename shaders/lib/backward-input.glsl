@@ -1,6 +1,7 @@
 // The tensors of an input gradient.
 
 #define INPUT_ACCESS
+#define INPUT_VECTORS
 #define WEIGHT_ACCESS readonly
 #define WEIGHT_VECTORS readonly
 #define BIAS_ACCESS readonly
@@ -12,4 +13,5 @@
 #define SOURCE(i) OUTPUT(i)
 #define SOURCE_VECTOR(i) OUTPUT_VECTOR(i)
 #define RESULT(i) INPUT(i)
+#define RESULT_VECTOR(i) INPUT_VECTOR(i)
 #include "lib/result.glsl"

@@ -5,3 +5,9 @@ void store_result(uint at, uint channel, float value) {
     float result = pc.has_bias != 0 ? value + BIAS(channel) : value;
     RESULT(at) = (pc.flags & FLAG_ACCUMULATE) != 0 ? RESULT(at) + result : result;
 }
+
+// As store_result, for the elements 4·at to 4·at + 3 of one channel.
+void store_result_vector(uint at, uint channel, vec4 values) {
+    vec4 result = pc.has_bias != 0 ? values + BIAS(channel) : values;
+    RESULT_VECTOR(at) = (pc.flags & FLAG_ACCUMULATE) != 0 ? RESULT_VECTOR(at) + result : result;
+}
