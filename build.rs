@@ -8,7 +8,7 @@ mod permutations;
 #[path = "build/reflect.rs"]
 mod reflect;
 
-use permutations::{Permutations, TILE_DEFINES, Tile, module_name};
+use permutations::{FAMILIES, Permutations, module_name};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -26,19 +26,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A `Kernel` constant for each kernel of permutations.txt, with its modules, and the sizes of the tiles.
+/// A `Kernel` constant for each kernel of permutations.txt, with its modules, and the sizes of each family.
 fn kernel_table() -> Result<String, Box<dyn Error>> {
     let all = Permutations::parse(&fs::read_to_string("shaders/permutations.txt")?)?;
     let mut table = String::new();
-    let sizes: Vec<_> = all.tiles.iter().map(|tile| tile.sizes).collect();
-    writeln!(table, "/// {} of each tile.", TILE_DEFINES.join(", "))?;
-    writeln!(table, "pub const TILE_SIZES: [[u32; {}]; {}] = {sizes:?};", TILE_DEFINES.len(), sizes.len())?;
+    for (index, family) in FAMILIES.iter().enumerate() {
+        let sizes: Vec<_> = all.family(index).map(|size| &size.values).collect();
+        writeln!(table, "/// {} of each {}.", family.defines.join(", "), family.word)?;
+        let (constant, width) = (family.word.to_uppercase(), family.defines.len());
+        writeln!(table, "pub const {constant}_SIZES: [[u32; {width}]; {}] = {sizes:?};", sizes.len())?;
+    }
     for kernel in &all.kernels {
-        let tiles: Vec<Option<&Tile>> = if kernel.tiled { all.tiles.iter().map(Some).collect() } else { vec![None] };
+        let sizes = all.sizes_of(kernel);
         let modules = |addresses: bool| -> Result<String, Box<dyn Error>> {
             let mut text = String::from("&[");
-            for tile in tiles.iter().filter(|_| kernel.addresses || !addresses) {
-                text += &module(&module_name(kernel, *tile, addresses))?;
+            for size in sizes.iter().filter(|_| kernel.addresses || !addresses) {
+                text += &module(&module_name(kernel, *size, addresses))?;
             }
             Ok(text + "]")
         };

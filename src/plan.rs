@@ -114,6 +114,13 @@ pub struct Sizes {
     pub extra: [u32; 2],
 }
 
+/// The specialization constant that says which tensors a kernel reads and writes by vectors of four: `VECTORS_*`.
+pub const VECTORS_ID: u32 = 15;
+/// The tensor of binding 0.
+pub const VECTORS_INPUT: u32 = 1;
+/// The tensor of binding 3.
+pub const VECTORS_OUTPUT: u32 = 2;
+
 /// One kernel over some of its tiles.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
@@ -127,6 +134,21 @@ pub struct Dispatch {
     pub sizes: Sizes,
     /// The workgroups of the whole kernel that this dispatch runs.
     pub tiles: Range<u32>,
+}
+
+impl Dispatch {
+    /// Other values of the specialization constants, if the kernel reads by vectors a tensor that does not begin at a
+    /// multiple of 16 bytes; `offsets` are those of bindings 0 to 3. The results are the same to the bit.
+    pub fn specialized_by_element(&self, offsets: [u64; 4]) -> Option<Vec<u32>> {
+        let at = self.module.specialization_ids.iter().position(|&id| id == VECTORS_ID)?;
+        let by_element = |offset: u64, flag: u32| if offset.is_multiple_of(16) { 0 } else { flag };
+        let cleared = by_element(offsets[0], VECTORS_INPUT) | by_element(offsets[3], VECTORS_OUTPUT);
+        (self.specialization[at] & cleared != 0).then(|| {
+            let mut values = self.specialization.clone();
+            values[at] &= !cleared;
+            values
+        })
+    }
 }
 
 /// How a kernel goes through its images: step by step, so that some of its tiles need some of the images only.

@@ -64,13 +64,16 @@ pub fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan)
     let columns = Columns {
         kernel: &DEPTHWISE_BACKWARD_WEIGHT,
         tile: 0,
+        specialization: vec![],
         tiles: problem.k * tap_blocks,
+        image_units: problem.p * problem.q,
+        unit_pixels: 1,
         step: u64::from(THREADS),
-        most_pixels: limits.loop_iterations.saturating_mul(u64::from(THREADS)),
+        most_units: limits.loop_iterations.saturating_mul(u64::from(THREADS)),
         seconds: problem.flops() / (EFFICIENCY * limits.flops),
         packs_channels: false,
     };
-    wgrad::plan_splits(problem, limits, &columns, plan)
+    wgrad::plan_splits(problem, limits, &columns, plan).map(drop)
 }
 
 #[cfg(test)]

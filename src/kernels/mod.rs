@@ -10,6 +10,7 @@ pub mod probe;
 mod reduce;
 mod select;
 mod slices;
+mod strips;
 mod tile;
 mod wgrad;
 
@@ -41,6 +42,11 @@ impl Kernel {
     /// The module for a tile.
     fn tiled(&self, tile: usize, addresses: bool) -> &'static Module {
         if addresses { &self.addressed[tile] } else { &self.bound[tile] }
+    }
+
+    /// Whether it reaches tensors through addresses too.
+    fn takes_addresses(&self) -> bool {
+        !self.addressed.is_empty()
     }
 
     /// Every module of the kernel.

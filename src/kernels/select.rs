@@ -1,6 +1,6 @@
 //! Which kernels serve a problem on a device.
 
-use super::{depthwise, implicit_gemm, pack, pad, wgrad};
+use super::{depthwise, implicit_gemm, pack, pad, strips, wgrad};
 use crate::error::Result;
 use crate::plan::{Limits, Operand, Plan, Role};
 use crate::problem::{Pass, PassOptions, Problem};
@@ -52,7 +52,7 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
         return Ok(());
     }
     if depthwise::applies(problem) {
-        return depthwise::plan(problem, limits, plan);
+        return if strips::plan(problem, limits, plan)? { Ok(()) } else { depthwise::plan(problem, limits, plan) };
     }
     let bytes = pack::packed_bytes(problem);
     let packed = if prepacked {
@@ -77,10 +77,12 @@ fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> 
         let options = PassOptions { bias: false, ..problem.options };
         return plan_backward_weight(&Problem { options, ..problem.clone() }, limits, plan);
     }
-    if depthwise::applies(problem) {
-        depthwise::plan_backward_weight(problem, limits, plan)
-    } else {
+    if !depthwise::applies(problem) {
         wgrad::plan(problem, limits, plan)
+    } else if strips::plan(problem, limits, plan)? {
+        Ok(())
+    } else {
+        depthwise::plan_backward_weight(problem, limits, plan)
     }
 }
 

@@ -15,12 +15,18 @@ pub struct Columns {
     pub kernel: &'static Kernel,
     /// Which of its tiles.
     pub tile: usize,
+    /// Values of its specialization constants.
+    pub specialization: Vec<u32>,
     /// Workgroups of one split.
     pub tiles: u64,
-    /// Output pixels that a workgroup takes at a time.
+    /// Units that an image of the output is summed by.
+    pub image_units: u64,
+    /// Output pixels of a unit.
+    pub unit_pixels: u64,
+    /// Units that a workgroup takes at a time.
     pub step: u64,
-    /// Output pixels that a workgroup can sum at most.
-    pub most_pixels: u64,
+    /// Units that a workgroup can sum at most.
+    pub most_units: u64,
     /// Estimated seconds for the whole reduction.
     pub seconds: f64,
     /// It reads both tensors packed by channels of four.
@@ -58,17 +64,21 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
     let columns = Columns {
         kernel: &CONV2D_BACKWARD_WEIGHT,
         tile: tile.index,
+        specialization: vec![],
         tiles: size.m.div_ceil(tile.m()) * columns.div_ceil(tile.n()) * problem.groups,
+        image_units: problem.p * problem.q,
+        unit_pixels: 1,
         step: u64::from(tile.block),
-        most_pixels: tile.most_terms(limits),
+        most_units: tile.most_terms(limits),
         seconds,
         packs_channels: tile.packs_channels(),
     };
-    plan_splits(problem, limits, &columns, plan)
+    plan_splits(problem, limits, &columns, plan).map(drop)
 }
 
-/// Splits the reduction, and sums the splits where there is more than one.
-pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: &mut Plan) -> Result<()> {
+/// Splits the reduction, and sums the splits where there is more than one. Plans nothing, and returns false, for a
+/// kernel that would need addresses and does not take any.
+pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: &mut Plan) -> Result<bool> {
     let weights = if problem.options.skip_weight { 0 } else { problem.weight_elements() };
     let biases = if problem.options.bias { problem.k } else { 0 };
     let read = if columns.packs_channels { filled(problem) } else { problem.clone() };
@@ -76,14 +86,15 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
     let images: Vec<_> = reach.slices(problem).collect();
 
     // Every slice of the batch has at least one split; beyond that, as many as fill the device.
-    let plane = problem.p * problem.q;
+    let units = columns.image_units;
     let wanted = (WAVES * u64::from(limits.concurrent_workgroups)).div_ceil(columns.tiles.max(1));
     let affordable = MOST_PARTIAL_BYTES / 4 / (weights + biases).max(1);
     let most = wanted.min(affordable).max(1);
-    let longest = columns.most_pixels / columns.step * columns.step;
-    let even = (problem.n * plane).div_ceil(most).max(LEAST_PIXELS).next_multiple_of(columns.step);
-    let split_pixels = even.min(longest).min(MOST_PIXELS);
-    let splits_of = |count: u64| (count * plane).div_ceil(split_pixels);
+    let longest = columns.most_units / columns.step * columns.step;
+    let least = LEAST_PIXELS.div_ceil(columns.unit_pixels);
+    let even = (problem.n * units).div_ceil(most).max(least).next_multiple_of(columns.step);
+    let split_units = even.min(longest).min(MOST_PIXELS / columns.unit_pixels);
+    let splits_of = |count: u64| (count * units).div_ceil(split_units);
     let splits: u64 = images.iter().map(|part| splits_of(part.count)).sum();
 
     // Every slice of the batch adds a partial sum, so together they may reach beyond a binding where no tensor does.
@@ -94,6 +105,9 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
             4 * weights.max(biases)
         ))
     })?;
+    if addresses && !columns.kernel.takes_addresses() {
+        return Ok(false);
+    }
 
     let direct = splits == 1 && !problem.options.accumulate;
     let (weight_at, bias_at) = if direct {
@@ -114,11 +128,11 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
         let part_splits = splits_of(part.count);
         let mut sizes = part.sizes(problem);
         sizes.flags = if problem.options.skip_weight { FLAG_SKIP_WEIGHT } else { 0 };
-        sizes.extra = [split_pixels as u32, 0];
+        sizes.extra = [split_units as u32, 0];
         let share = part.count as f64 / problem.n as f64;
         let dispatch = Dispatch {
             module: columns.kernel.tiled(columns.tile, addresses),
-            specialization: vec![],
+            specialization: columns.specialization.clone(),
             operands: [
                 (!problem.options.skip_weight).then_some(input),
                 slice_of(weight_at, first_split, part_splits, weights),
@@ -135,7 +149,7 @@ pub fn plan_splits(problem: &Problem, limits: &Limits, columns: &Columns, plan: 
         reduce::plan(problem, limits, addresses, weight_at, whole(Role::Weight, weights), splits, plan)?;
         reduce::plan(problem, limits, addresses, bias_at, whole(Role::Bias, biases), splits, plan)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn partial(plan: &mut Plan, elements: u64) -> Operand {

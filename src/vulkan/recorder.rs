@@ -264,6 +264,11 @@ impl Recorder {
                 ),
             ));
         }
+        let by_element = match dispatch.specialized_by_element(bound.map(|operand| operand.offset)) {
+            Some(specialization) => Some(self.device.pipeline(module, &specialization)?),
+            None => None,
+        };
+        let pipeline = by_element.as_ref().unwrap_or(pipeline);
         let alignment = self.device.limits().storage_buffer_alignment;
         let addressed = module.bindings.is_empty();
 

@@ -6,7 +6,7 @@
 #[path = "../../../build/permutations.rs"]
 mod permutations;
 
-use permutations::{Kernel, Permutations, TILE_DEFINES, Tile, module_name};
+use permutations::{FAMILIES, Kernel, Permutations, Size, module_name};
 use sha2::{Digest, Sha256};
 use std::error::Error;
 use std::fmt::Write as _;
@@ -30,11 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let compiler = shaderc::Compiler::new()?;
     let all = Permutations::parse(&fs::read_to_string("shaders/permutations.txt")?)?;
     for kernel in &all.kernels {
-        let tiles: Vec<Option<&Tile>> = if kernel.tiled { all.tiles.iter().map(Some).collect() } else { vec![None] };
+        let sizes = all.sizes_of(kernel);
         let ways = if kernel.addresses { &[false, true][..] } else { &[false] };
-        for (tile, &addresses) in tiles.iter().flat_map(|tile| ways.iter().map(move |way| (*tile, way))) {
-            let module = module_name(kernel, tile, addresses);
-            fs::write(output.join(format!("{module}.spv")), compile(&compiler, kernel, tile, addresses)?)?;
+        for (size, &addresses) in sizes.iter().flat_map(|size| ways.iter().map(move |way| (*size, way))) {
+            let module = module_name(kernel, size, addresses);
+            fs::write(output.join(format!("{module}.spv")), compile(&compiler, kernel, size, addresses)?)?;
             println!("{module}");
         }
     }
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn compile(
     compiler: &shaderc::Compiler,
     kernel: &Kernel,
-    tile: Option<&Tile>,
+    size: Option<&Size>,
     addresses: bool,
 ) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut options = shaderc::CompileOptions::new()?;
@@ -57,8 +57,8 @@ fn compile(
         let content = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(shaderc::ResolvedInclude { resolved_name: requested.to_string(), content })
     });
-    for (name, size) in tile.iter().flat_map(|tile| TILE_DEFINES.iter().zip(tile.sizes)) {
-        options.add_macro_definition(name, Some(&size.to_string()));
+    for (name, value) in size.iter().flat_map(|size| FAMILIES[size.family].defines.iter().zip(&size.values)) {
+        options.add_macro_definition(name, Some(&value.to_string()));
     }
     for (name, value) in &kernel.defines {
         options.add_macro_definition(name, Some(&value.to_string()));

@@ -1,0 +1,112 @@
+// Depthwise kernels by strips: a thread takes COLUMNS × ROWS neighbouring pixels of a plane and goes down the source's
+// lines, each of which it reads once, for all rows of the strip that it reaches. Kernel and stride are #defines, so that
+// every loop unrolls and everything is held in registers.
+//
+// A line's window begins 4 columns before the strip's own SPAN columns of the source, which begin at a multiple of 4: with
+// row widths that are multiples of 4 too, each vector of the window lies within the row or outside of it.
+//
+// A sum has no more than 64 products here, so one chain holds them.
+//
+// spirv-opt does not unroll a loop that has another one within a branch: branches stand inside of loops here.
+
+layout(constant_id = 0) const int PADDING_COLUMNS = 0; // pc.padding_w
+layout(constant_id = 15) const uint VECTORS = 0; // VECTORS_*: tensors that are read and written by vectors
+
+const uint VECTORS_INPUT = 1;
+const uint VECTORS_OUTPUT = 2;
+
+const int TAPS = KERNEL_R * KERNEL_S;
+
+#ifdef BACKWARD_INPUT
+// Row i of the strip reads line j through kernel row r: (ROW_PHASE + i) − r = STRIDE·j. Likewise its columns.
+// ROW_PHASE is the largest r below KERNEL_R through which row 0 reads anything.
+#if STRIDE == 1
+const int ROW_PHASE = KERNEL_R - 1;
+#else
+layout(constant_id = 1) const int ROW_PHASE = 0;
+#endif
+
+const int COLUMNS = 4 * STRIDE;
+const int SPAN = 4;
+const int LINES = (ROWS - 1 + KERNEL_R - 1) / STRIDE + 1;
+#define KERNEL_ROW(i, j) (ROW_PHASE + (i) - STRIDE * (j))
+#define READS_COLUMN(column, s) ((((column) + PADDING_COLUMNS - (s)) & (STRIDE - 1)) == 0)
+#define WINDOW_COLUMN(column, s) (4 + ((column) + PADDING_COLUMNS - (s)) / STRIDE)
+#define FIRST_LINE(row) (((row) + int(pc.padding_h) - ROW_PHASE) / STRIDE)
+#define SOURCE_VECTORS VECTORS_OUTPUT
+#define RESULT_VECTORS VECTORS_INPUT
+#else
+const int COLUMNS = 4;
+const int SPAN = 4 * STRIDE;
+const int LINES = (ROWS - 1) * STRIDE + KERNEL_R;
+#define KERNEL_ROW(i, j) ((j) - STRIDE * (i))
+#define READS_COLUMN(column, s) true
+#define WINDOW_COLUMN(column, s) (4 + (column) * STRIDE + (s) - PADDING_COLUMNS)
+#define FIRST_LINE(row) ((row) * STRIDE - int(pc.padding_h))
+#define SOURCE_VECTORS VECTORS_INPUT
+#define RESULT_VECTORS VECTORS_OUTPUT
+#endif
+
+#define READS(i, j, column, s) (KERNEL_ROW(i, j) >= 0 && KERNEL_ROW(i, j) < KERNEL_R && READS_COLUMN(column, s))
+
+const int WINDOW = 4 + SPAN + 4;
+
+// A strip's place among the result's.
+struct Strip {
+    uint plane; // image · channels + channel
+    int row, column;
+};
+
+uint strips_across() {
+    return (RESULT_WIDTH + COLUMNS - 1) / COLUMNS;
+}
+
+uint strips_down() {
+    return (RESULT_HEIGHT + ROWS - 1) / ROWS;
+}
+
+// The strip of that index, in the order [plane][down][across].
+Strip strip_at(uint index) {
+    uint across = strips_across(), down = strips_down();
+    uint line = index / across;
+    return Strip(line / down, int(line % down * ROWS), int(index % across * COLUMNS));
+}
+
+// One element of the source's row, or zero outside of it.
+float read_one(uint row_at, int column, bool inside) {
+    float read = 0;
+    if (inside && uint(column) < SOURCE_WIDTH) {
+        read = SOURCE(row_at + column);
+    }
+    return read;
+}
+
+vec4 read_four(uint row_at, int column, bool inside) {
+    if ((VECTORS & SOURCE_VECTORS) == 0) {
+        return vec4(
+            read_one(row_at, column, inside),
+            read_one(row_at, column + 1, inside),
+            read_one(row_at, column + 2, inside),
+            read_one(row_at, column + 3, inside)
+        );
+    }
+    vec4 read = vec4(0);
+    if (inside && uint(column) < SOURCE_WIDTH) {
+        read = SOURCE_VECTOR((row_at + column) / 4);
+    }
+    return read;
+}
+
+// A line's window for the strip that begins at that column of the result; zeros outside of the source.
+void read_window(uint plane, int line, int column, out float window[WINDOW]) {
+    int first = column / COLUMNS * SPAN - 4;
+    uint row_at = (plane * SOURCE_HEIGHT + line) * SOURCE_WIDTH;
+    bool inside = uint(line) < SOURCE_HEIGHT;
+    [[unroll]] for (int i = 0; i < WINDOW; i += 4) {
+        vec4 read = read_four(row_at, first + i, inside);
+        window[i] = read.x;
+        window[i + 1] = read.y;
+        window[i + 2] = read.z;
+        window[i + 3] = read.w;
+    }
+}

@@ -1,0 +1,149 @@
+//! Convolutions with one input channel a group, by strips of pixels, for the windows of `shaders/permutations.txt`:
+//! `shaders/lib/strips.glsl`.
+
+use super::Kernel;
+use super::implicit_gemm::{operands, sizes};
+use super::slices::{Reach, whole};
+use super::table::{
+    STRIPS_BACKWARD_INPUT, STRIPS_BACKWARD_WEIGHT, STRIPS_FORWARD, STRIPS_FORWARD_THREADS as THREADS, WINDOW_SIZES,
+};
+use super::wgrad::{self, Columns};
+use crate::error::Result;
+use crate::plan::{Dispatch, Limits, Module, Plan, Role, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
+use crate::problem::{Pass, Problem};
+
+/// Operations run at about this share of the peak.
+const EFFICIENCY: f64 = 0.2;
+/// Columns of the source that are read before and after a strip's own.
+const MARGIN: u64 = 4;
+
+/// A window that fits a problem.
+struct Window {
+    index: usize,
+    stride: u64,
+    rows: u64,
+    columns: u64,
+    /// Threads of a weight gradient's workgroup.
+    threads: u64,
+}
+
+/// Appends the whole pass if there is a kernel for it; says whether there is.
+///
+/// # Errors
+/// `Unsupported` for tensors beyond this device's reach.
+pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<bool> {
+    let Some(window) = window(problem, limits) else { return Ok(false) };
+    match problem.pass {
+        Pass::BackwardWeight => plan_backward_weight(problem, limits, &window, plan),
+        Pass::BackwardInput if problem.outputs_per_group() > 1 => Ok(false),
+        Pass::BackwardInput => plan_results(problem, limits, &window, &STRIPS_BACKWARD_INPUT, plan),
+        Pass::Forward => plan_results(problem, limits, &window, &STRIPS_FORWARD, plan),
+    }
+}
+
+fn window(problem: &Problem, limits: &Limits) -> Option<Window> {
+    let backward_input = problem.pass == Pass::BackwardInput;
+    let index = WINDOW_SIZES.iter().position(|&[r, s, stride, ..]| {
+        [r, s].map(u64::from) == [problem.r, problem.s] && problem.stride == [u64::from(stride); 2]
+    })?;
+    let [_, _, stride, rows, threads] = WINDOW_SIZES[index].map(u64::from);
+    let columns = if backward_input { 4 * stride } else { 4 };
+    // Columns that the strip reads beyond its own, before and after.
+    let (before, after) = if backward_input {
+        (problem.s.saturating_sub(1 + problem.padding[1]), problem.padding[1])
+    } else {
+        (problem.padding[1], (problem.s - 1).saturating_sub(problem.padding[1] + stride - 1))
+    };
+    let margin = if backward_input { MARGIN * stride } else { MARGIN };
+    let fits =
+        problem.dilation == [1, 1] && before <= margin && after <= margin && threads <= limits.workgroup_threads.into();
+    fits.then_some(Window { index, stride, rows, columns, threads })
+}
+
+fn plan_results(
+    problem: &Problem,
+    limits: &Limits,
+    window: &Window,
+    kernel: &'static Kernel,
+    plan: &mut Plan,
+) -> Result<bool> {
+    let forward = problem.pass == Pass::Forward;
+    let reach = Reach::new(problem, limits, &[("the weight", problem.weight_elements())])?;
+    if reach.addresses {
+        return Ok(false);
+    }
+    let (channels, height, width) =
+        if forward { (problem.k, problem.p, problem.q) } else { (problem.c, problem.h, problem.w) };
+    let strips = channels * height.div_ceil(window.rows) * width.div_ceil(window.columns);
+    let module = kernel.tiled(window.index, false);
+    for images in reach.slices(problem) {
+        let dispatch = Dispatch {
+            module,
+            specialization: specialization(problem, module, window),
+            operands: operands(problem, &images, whole(Role::Weight, problem.weight_elements())),
+            sizes: sizes(problem, &images),
+            tiles: 0..0,
+        };
+        let share = images.count as f64 / problem.n as f64;
+        let seconds = share * problem.flops() / (EFFICIENCY * limits.flops);
+        plan.push(dispatch, (images.count * strips).div_ceil(u64::from(THREADS)), seconds)?;
+    }
+    Ok(true)
+}
+
+fn plan_backward_weight(problem: &Problem, limits: &Limits, window: &Window, plan: &mut Plan) -> Result<bool> {
+    if problem.options.skip_weight {
+        return Ok(false);
+    }
+    let module = STRIPS_BACKWARD_WEIGHT.tiled(window.index, false);
+    let columns = Columns {
+        kernel: &STRIPS_BACKWARD_WEIGHT,
+        tile: window.index,
+        specialization: specialization(problem, module, window),
+        tiles: problem.k,
+        image_units: problem.p.div_ceil(window.rows) * problem.q.div_ceil(window.columns),
+        unit_pixels: window.rows * window.columns,
+        step: window.threads,
+        // A round a strip, and a few to sum what the threads have.
+        most_units: (limits.loop_iterations / 2).saturating_mul(window.threads),
+        seconds: problem.flops() / (EFFICIENCY * limits.flops),
+        packs_channels: false,
+    };
+    wgrad::plan_splits(problem, limits, &columns, plan)
+}
+
+/// Values for the module's constants; see `shaders/lib/strips.glsl`.
+fn specialization(problem: &Problem, module: &Module, window: &Window) -> Vec<u32> {
+    let beyond = |rows: u64| rows.wrapping_sub(problem.padding[0]) & (window.stride - 1);
+    let value = |id: &u32| match *id {
+        0 => problem.padding[1] as u32,
+        1 => (problem.r - 1 - beyond(problem.r - 1)) as u32,
+        VECTORS_ID => {
+            let vectors = |width: u64, flag: u32| if width.is_multiple_of(4) { flag } else { 0 };
+            vectors(problem.w, VECTORS_INPUT) | vectors(problem.q, VECTORS_OUTPUT)
+        }
+        id => unreachable!("{} has no constant {id}", module.name),
+    };
+    module.specialization_ids.iter().map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::table::STRIPS_BACKWARD_INPUT_THREADS;
+
+    #[test]
+    fn forward_and_input_gradient_share_their_workgroups() {
+        assert_eq!(THREADS, STRIPS_BACKWARD_INPUT_THREADS);
+    }
+
+    #[test]
+    fn windows_keep_what_their_kernels_rely_on() {
+        for [r, s, stride, rows, threads] in WINDOW_SIZES {
+            assert!(r * s <= 64, "a chain has at most 64 products");
+            assert!(4 * rows <= 64, "so has a strip's part of a weight gradient");
+            assert!(matches!(stride, 1 | 2) && rows % stride == 0, "strips of an input gradient begin at one phase");
+            assert!(r * s < threads, "a thread for each result of a weight gradient");
+        }
+    }
+}
