@@ -31,6 +31,12 @@ const int PITCH = SUMMERS + PARTS; // spreads the sums of neighbouring results o
 shared float of_threads[RESULTS * PITCH];
 shared float of_parts[RESULTS * PARTS];
 
+// Whether the strip's pixel is one of dy. Vectors do not reach beyond a row.
+bool exists(Strip strip, int i, int column) {
+    bool in_row = (VECTORS & RESULT_VECTORS) != 0 || strip.column + column < RESULT_WIDTH;
+    return in_row && strip.row + i < RESULT_HEIGHT;
+}
+
 // A strip of dy; zeros outside of the plane.
 void read_gradients(uint plane, Strip strip, out float gradients[ROWS][COLUMNS]) {
     uint at = (plane * RESULT_HEIGHT + strip.row) * RESULT_WIDTH + strip.column;
@@ -49,7 +55,7 @@ void read_gradients(uint plane, Strip strip, out float gradients[ROWS][COLUMNS])
         [[unroll]] for (int i = 0; i < ROWS; ++i) {
             [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
                 gradients[i][column] = 0;
-                if (strip.row + i < RESULT_HEIGHT && strip.column + column < RESULT_WIDTH) {
+                if (exists(strip, i, column)) {
                     gradients[i][column] = OUTPUT(at + i * RESULT_WIDTH + column);
                 }
             }
@@ -92,8 +98,10 @@ void main() {
                 [[unroll]] for (int s = 0; s < KERNEL_S; ++s) {
                     [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
                         if (READS(i, j, column, s)) {
+                            // What lies beyond dy adds nothing, not even zero times infinity.
                             int tap = KERNEL_ROW(i, j) * KERNEL_S + s;
-                            sums[tap] = fma(gradients[i][column], window[WINDOW_COLUMN(column, s)], sums[tap]);
+                            float sum = fma(gradients[i][column], window[WINDOW_COLUMN(column, s)], sums[tap]);
+                            sums[tap] = mix(sums[tap], sum, exists(strip, i, column));
                         }
                     }
                 }
