@@ -115,11 +115,11 @@ pub struct Sizes {
 }
 
 /// The specialization constant that says which tensors a kernel reads and writes by vectors of four: `VECTORS_*`.
-pub const VECTORS_ID: u32 = 15;
+pub(crate) const VECTORS_ID: u32 = 15;
 /// The tensor of binding 0.
-pub const VECTORS_INPUT: u32 = 1;
+pub(crate) const VECTORS_INPUT: u32 = 1;
 /// The tensor of binding 3.
-pub const VECTORS_OUTPUT: u32 = 2;
+pub(crate) const VECTORS_OUTPUT: u32 = 2;
 
 /// One kernel over some of its tiles.
 #[derive(Clone, Debug)]

@@ -63,7 +63,7 @@ fn every_tile_is_exact_on_small_integers() {
         sweep(
             &format!("IEEE in device memory on small integers with tile {tile}, exactly equal"),
             &tile_rigs(tile),
-            &spread(if in_ci() { 8 } else { 1 }, &TELLING),
+            &spread(if in_ci() { 40 } else { 1 }, &TELLING),
             prepare(Kind::Integers),
             holds(Contract::Exact, Precision::Ieee, Placement::Device),
         );

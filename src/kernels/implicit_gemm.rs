@@ -27,6 +27,7 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
         runs: problem.taps(),
         run: source_channels,
         rounds: phases.rounds,
+        transposing: false,
     };
     let (tile, seconds) = choose(kernel, &size, limits)?;
     let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };

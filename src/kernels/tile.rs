@@ -29,21 +29,23 @@ pub struct Tile {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Efficiency {
     gpu: f64,
+    /// Where both operands are contiguous along the reduction, as weight gradients' are: a tile's loads store down columns.
+    gpu_transposing: f64,
     software: f64,
 }
 
 /// In the order of `shaders/permutations.txt`.
 const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
-    Efficiency { gpu: 0.585, software: 0.05 },
-    Efficiency { gpu: 0.60, software: 0.05 },
-    Efficiency { gpu: 0.59, software: 0.05 },
-    Efficiency { gpu: 0.52, software: 0.05 },
-    Efficiency { gpu: 0.57, software: 0.05 },
-    Efficiency { gpu: 0.50, software: 0.05 },
-    Efficiency { gpu: 0.45, software: 0.05 },
-    Efficiency { gpu: 0.15, software: 0.10 },
-    Efficiency { gpu: 0.10, software: 0.20 },
-    Efficiency { gpu: 0.10, software: 0.15 },
+    Efficiency { gpu: 0.585, gpu_transposing: 0.27, software: 0.05 },
+    Efficiency { gpu: 0.60, gpu_transposing: 0.28, software: 0.05 },
+    Efficiency { gpu: 0.59, gpu_transposing: 0.38, software: 0.05 },
+    Efficiency { gpu: 0.52, gpu_transposing: 0.24, software: 0.05 },
+    Efficiency { gpu: 0.57, gpu_transposing: 0.13, software: 0.05 },
+    Efficiency { gpu: 0.50, gpu_transposing: 0.17, software: 0.05 },
+    Efficiency { gpu: 0.45, gpu_transposing: 0.12, software: 0.05 },
+    Efficiency { gpu: 0.15, gpu_transposing: 0.10, software: 0.10 },
+    Efficiency { gpu: 0.10, gpu_transposing: 0.10, software: 0.20 },
+    Efficiency { gpu: 0.10, gpu_transposing: 0.10, software: 0.15 },
 ];
 
 /// Threads on a unit with which it reaches half of its speed, and beyond how many there is no more to gain.
@@ -115,7 +117,9 @@ impl Tile {
         let units = u64::from(limits.concurrent_workgroups / 2).max(1);
         let most = tiles.div_ceil(units);
         let threads = (most as f64 * f64::from(self.threads)).min(FULL_SPEED_THREADS);
-        let speed = self.efficiency.gpu * threads / (threads + HALF_SPEED_THREADS);
+        let Efficiency { gpu, gpu_transposing, .. } = self.efficiency;
+        let full_speed = if size.transposing { gpu_transposing } else { gpu };
+        let speed = full_speed * threads / (threads + HALF_SPEED_THREADS);
         let steps = (blocks + OVERHEAD_BLOCKS) * u64::from(self.block);
         (most * units * self.m() * self.n()) as f64 * steps as f64 / speed
     }
@@ -137,6 +141,8 @@ pub struct Size {
     pub run: u64,
     /// Rounds of loops that a thread runs before it begins.
     pub rounds: u64,
+    /// Both operands are contiguous along the reduction.
+    pub transposing: bool,
 }
 
 /// The cheapest tile of a kernel for a product on a device, and the seconds it takes.

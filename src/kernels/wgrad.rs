@@ -52,6 +52,7 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
         runs: 1,
         run: problem.n * problem.p * problem.q,
         rounds: 0,
+        transposing: true,
     };
     // Splitting fills the device whatever the tile, so the waves of one split do not count, nor does its length.
     let unlimited = Limits { concurrent_workgroups: 1, loop_iterations: u64::MAX, ..limits.clone() };
