@@ -1,5 +1,6 @@
 //! A context: one device, its memory and its compiled kernels.
 
+use crate::cache_file::CacheFolder;
 use crate::cpu;
 use crate::devices::{DeviceChoice, DeviceInfo, choose};
 use crate::error::{Error, Result, Status};
@@ -27,6 +28,8 @@ pub struct ContextDesc {
     /// For tests, if not 0: a Vulkan device is used as if the host did not see its memory, and host tensors travel in
     /// pieces of at most so many bytes.
     pub piece_bytes: u64,
+    /// Where a Vulkan driver's compiled pipelines are kept for the next process.
+    pub pipeline_cache: CacheFolder,
     /// Receives log messages.
     pub log: Option<Log>,
 }
@@ -136,6 +139,7 @@ impl Context {
     /// is no number of threads.
     pub fn new(desc: &ContextDesc) -> Result<Context> {
         let chosen = choose(desc.device)?;
+        let mut cache = None;
         let backend = match chosen.vulkan {
             Some(physical) => {
                 let options = vulkan::Options {
@@ -143,7 +147,9 @@ impl Context {
                     minimum_limits: desc.minimum_limits,
                     piece_bytes: desc.piece_bytes,
                 };
-                Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, options)?))
+                let device = vulkan::Device::new(&physical, options)?;
+                cache = Some(device.open_pipeline_cache(&physical, &desc.pipeline_cache));
+                Backend::Vulkan(Arc::new(device))
             }
             None => Backend::Cpu {
                 threads: cpu::Threads::new(threads(desc.threads, secure_variable(THREADS))?),
@@ -161,6 +167,9 @@ impl Context {
         }));
         let device = context.device();
         context.log(LogLevel::Info, &format!("computing on {} ({}): {}", device.name, device.driver, device.note));
+        if let Some(found) = cache {
+            context.log(LogLevel::Info, &found);
+        }
         Ok(context)
     }
 

@@ -7,6 +7,7 @@ mod instance;
 mod memory;
 mod pinned;
 mod pipeline;
+mod pipeline_cache;
 mod queues;
 mod recorder;
 
