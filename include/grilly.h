@@ -207,6 +207,11 @@
 #define GRILLY_LOG_ERROR 2
 
 /*
+ No file is larger, contents alone.
+ */
+#define MOST_BYTES (64 << 20)
+
+/*
  Memory on a context's device. The handle may be used from any thread; the caller orders access to its contents.
  */
 typedef struct grilly_buffer grilly_buffer;
@@ -225,6 +230,11 @@ typedef struct grilly_conv2d grilly_conv2d;
  One pass of a convolution over one input shape, ready to run. Any thread, concurrently.
  */
 typedef struct grilly_plan grilly_plan;
+
+/*
+ A call that was submitted and may not be done yet. Any thread, concurrently.
+ */
+typedef struct grilly_ticket grilly_ticket;
 
 /*
  A weight packed once for a convolution's kernels. Any thread, concurrently.
@@ -279,6 +289,60 @@ typedef struct {
  Result of a call: `GRILLY_OK` or a positive `GRILLY_ERROR_*` code.
  */
 typedef int32_t grilly_status;
+
+/*
+ The tensors of one call. Fill it with `grilly_conv2d_io_init` first; NULL means absent, or not wanted.
+ */
+typedef struct {
+    /*
+     `sizeof(grilly_conv2d_io)`.
+     */
+    size_t struct_size;
+    /*
+     Input, `[N, C, H, W]`.
+     */
+    const grilly_tensor *x;
+    /*
+     Weight, `[K, C / groups, R, S]`; of a transposed convolution `[C, K / groups, R, S]`.
+     */
+    const grilly_tensor *weight;
+    /*
+     Bias, `[K]`.
+     */
+    const grilly_tensor *bias;
+    /*
+     Output, `[N, K, P, Q]`.
+     */
+    const grilly_tensor *y;
+    /*
+     Gradient with respect to the output.
+     */
+    const grilly_tensor *dy;
+    /*
+     Gradient with respect to the input.
+     */
+    const grilly_tensor *dx;
+    /*
+     Gradient with respect to the weight.
+     */
+    const grilly_tensor *dweight;
+    /*
+     Gradient with respect to the bias.
+     */
+    const grilly_tensor *dbias;
+    /*
+     A packed weight, instead of `weight`.
+     */
+    const grilly_weights *prepared;
+    /*
+     `GRILLY_ACCUMULATE_*` bits.
+     */
+    uint32_t flags;
+    /*
+     Must be 0.
+     */
+    uint32_t reserved;
+} grilly_conv2d_io;
 
 /*
  Receives log messages, from any thread that is inside a call on the context. `message` is UTF-8, ends with a
@@ -498,60 +562,6 @@ typedef struct {
 } grilly_conv2d_desc;
 
 /*
- The tensors of one call. Fill it with `grilly_conv2d_io_init` first; NULL means absent, or not wanted.
- */
-typedef struct {
-    /*
-     `sizeof(grilly_conv2d_io)`.
-     */
-    size_t struct_size;
-    /*
-     Input, `[N, C, H, W]`.
-     */
-    const grilly_tensor *x;
-    /*
-     Weight, `[K, C / groups, R, S]`; of a transposed convolution `[C, K / groups, R, S]`.
-     */
-    const grilly_tensor *weight;
-    /*
-     Bias, `[K]`.
-     */
-    const grilly_tensor *bias;
-    /*
-     Output, `[N, K, P, Q]`.
-     */
-    const grilly_tensor *y;
-    /*
-     Gradient with respect to the output.
-     */
-    const grilly_tensor *dy;
-    /*
-     Gradient with respect to the input.
-     */
-    const grilly_tensor *dx;
-    /*
-     Gradient with respect to the weight.
-     */
-    const grilly_tensor *dweight;
-    /*
-     Gradient with respect to the bias.
-     */
-    const grilly_tensor *dbias;
-    /*
-     A packed weight, instead of `weight`.
-     */
-    const grilly_weights *prepared;
-    /*
-     `GRILLY_ACCUMULATE_*` bits.
-     */
-    uint32_t flags;
-    /*
-     Must be 0.
-     */
-    uint32_t reserved;
-} grilly_conv2d_io;
-
-/*
  Sizes in bytes of a convolution's tensors, as float32. Fill `struct_size` with `grilly_memory_init` first.
  */
 typedef struct {
@@ -672,6 +682,11 @@ typedef struct {
  */
 #define GRILLY_ERROR_INTERNAL 10
 
+/*
+ The call is still under way; waiting again may succeed.
+ */
+#define GRILLY_ERROR_TIMEOUT 11
+
 
 
 #ifdef __cplusplus
@@ -703,6 +718,47 @@ void grilly_tensor_init_device(grilly_tensor *tensor,
                                uint64_t offset,
                                int32_t rank,
                                const int64_t *shape);
+
+/*
+ As `grilly_conv2d_forward`, but does not wait: the results are there once `grilly_ticket_wait` says so.
+
+ Calls of a context whose tensors all lie in buffers run in the order of their submission, so the result of one may
+ be an operand of the next without a wait between them; any number may be under way. Until a call is done, its
+ buffers may be given to further such calls and may be destroyed, but must not be read, written, or given to a call
+ with host tensors.
+
+ With any tensor in host memory, and on the CPU device, the call is done when this returns, and so is the ticket.
+
+ # Safety
+ As for `grilly_conv2d_forward`; `ticket` is writable.
+ */
+grilly_status grilly_conv2d_submit_forward(const grilly_conv2d *conv,
+                                           const grilly_conv2d_io *io,
+                                           grilly_ticket **ticket);
+
+/*
+ As `grilly_conv2d_backward`, but does not wait: see `grilly_conv2d_submit_forward`.
+
+ # Safety
+ As for `grilly_conv2d_submit_forward`.
+ */
+grilly_status grilly_conv2d_submit_backward(const grilly_conv2d *conv,
+                                            const grilly_conv2d_io *io,
+                                            grilly_ticket **ticket);
+
+/*
+ Waits until a submitted call is done, at most so many nanoseconds: 0 only asks, and `UINT64_MAX` is as long as it
+ takes. Fails with `GRILLY_ERROR_TIMEOUT` if it is still under way, after which it may be waited for again, and with
+ `GRILLY_ERROR_DEVICE_LOST` if it will never be done. Of a call that is done it succeeds at once, any number of
+ times.
+ */
+grilly_status grilly_ticket_wait(const grilly_ticket *ticket,
+                                 uint64_t nanoseconds);
+
+/*
+ Ends the handle, and waits for its call if that is still under way. Of NULL it does nothing.
+ */
+grilly_status grilly_ticket_destroy(grilly_ticket *ticket);
 
 /*
  Allocates `bytes` bytes of zeroed memory on the context's device, from its pool.

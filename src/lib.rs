@@ -16,7 +16,7 @@
 //! - `vulkan`: instance, device, memory pool, pipelines, recorder; the only code that names ash.
 //! - [`kernels`]: one file per algorithm, from problem to plan.
 //! - `cpu`: the CPU device.
-//! - `devices`, `context`, `buffer`, `tensor`, `weights`, `conv2d`, `pass_plan`, `elementwise`, `init`: the Rust API.
+//! - `devices`, `context`, `buffer`, `tensor`, `weights`, `conv2d`, `pass_plan`, `ticket`, `elementwise`, `init`: the Rust API.
 //! - `run`: a call on either device.
 //! - [`ffi`]: the C ABI, all of it.
 
@@ -43,6 +43,7 @@ mod pool;
 mod run;
 mod schedule;
 mod tensor;
+mod ticket;
 mod vulkan;
 mod weights;
 
@@ -57,4 +58,5 @@ pub use error::{Error, Result, Status};
 pub use pass_plan::PassPlan;
 pub use problem::{Pass, PassOptions};
 pub use tensor::{DeviceTensor, Input, Output};
+pub use ticket::Ticket;
 pub use weights::Weights;
