@@ -13,7 +13,8 @@
  * - Handles are typed opaque values. They may be used from any thread, concurrently. A null, stale, doubly destroyed
  *   or foreign handle is GRILLY_ERROR_INVALID_HANDLE, never a crash. grilly_*_destroy() of NULL does nothing.
  *   Objects keep their context's device alive, so handles may be destroyed in any order.
- * - Tensors are views of memory that the caller owns: float32, in NCHW order. A call returns when its work is done.
+ * - Tensors are views of memory that the caller owns: float32, in NCHW order. A call returns when its work is done,
+ *   but for grilly_conv2d_submit_*, whose tickets are waited for.
  * - Functions are thread-safe; the caller orders accesses to the contents of tensors.
  * - After fork(), handles of the parent return GRILLY_ERROR_FORKED in the child; a new context works there. A child
  *   that opened a Vulkan device should end with _exit(): some drivers' exit handlers do not survive a fork.
@@ -291,60 +292,6 @@ typedef struct {
 typedef int32_t grilly_status;
 
 /*
- The tensors of one call. Fill it with `grilly_conv2d_io_init` first; NULL means absent, or not wanted.
- */
-typedef struct {
-    /*
-     `sizeof(grilly_conv2d_io)`.
-     */
-    size_t struct_size;
-    /*
-     Input, `[N, C, H, W]`.
-     */
-    const grilly_tensor *x;
-    /*
-     Weight, `[K, C / groups, R, S]`; of a transposed convolution `[C, K / groups, R, S]`.
-     */
-    const grilly_tensor *weight;
-    /*
-     Bias, `[K]`.
-     */
-    const grilly_tensor *bias;
-    /*
-     Output, `[N, K, P, Q]`.
-     */
-    const grilly_tensor *y;
-    /*
-     Gradient with respect to the output.
-     */
-    const grilly_tensor *dy;
-    /*
-     Gradient with respect to the input.
-     */
-    const grilly_tensor *dx;
-    /*
-     Gradient with respect to the weight.
-     */
-    const grilly_tensor *dweight;
-    /*
-     Gradient with respect to the bias.
-     */
-    const grilly_tensor *dbias;
-    /*
-     A packed weight, instead of `weight`.
-     */
-    const grilly_weights *prepared;
-    /*
-     `GRILLY_ACCUMULATE_*` bits.
-     */
-    uint32_t flags;
-    /*
-     Must be 0.
-     */
-    uint32_t reserved;
-} grilly_conv2d_io;
-
-/*
  Receives log messages, from any thread that is inside a call on the context. `message` is UTF-8, ends with a
  null byte, and is valid during the call only. It must not call back into this library.
  */
@@ -562,6 +509,60 @@ typedef struct {
 } grilly_conv2d_desc;
 
 /*
+ The tensors of one call. Fill it with `grilly_conv2d_io_init` first; NULL means absent, or not wanted.
+ */
+typedef struct {
+    /*
+     `sizeof(grilly_conv2d_io)`.
+     */
+    size_t struct_size;
+    /*
+     Input, `[N, C, H, W]`.
+     */
+    const grilly_tensor *x;
+    /*
+     Weight, `[K, C / groups, R, S]`; of a transposed convolution `[C, K / groups, R, S]`.
+     */
+    const grilly_tensor *weight;
+    /*
+     Bias, `[K]`.
+     */
+    const grilly_tensor *bias;
+    /*
+     Output, `[N, K, P, Q]`.
+     */
+    const grilly_tensor *y;
+    /*
+     Gradient with respect to the output.
+     */
+    const grilly_tensor *dy;
+    /*
+     Gradient with respect to the input.
+     */
+    const grilly_tensor *dx;
+    /*
+     Gradient with respect to the weight.
+     */
+    const grilly_tensor *dweight;
+    /*
+     Gradient with respect to the bias.
+     */
+    const grilly_tensor *dbias;
+    /*
+     A packed weight, instead of `weight`.
+     */
+    const grilly_weights *prepared;
+    /*
+     `GRILLY_ACCUMULATE_*` bits.
+     */
+    uint32_t flags;
+    /*
+     Must be 0.
+     */
+    uint32_t reserved;
+} grilly_conv2d_io;
+
+/*
  Sizes in bytes of a convolution's tensors, as float32. Fill `struct_size` with `grilly_memory_init` first.
  */
 typedef struct {
@@ -718,47 +719,6 @@ void grilly_tensor_init_device(grilly_tensor *tensor,
                                uint64_t offset,
                                int32_t rank,
                                const int64_t *shape);
-
-/*
- As `grilly_conv2d_forward`, but does not wait: the results are there once `grilly_ticket_wait` says so.
-
- Calls of a context whose tensors all lie in buffers run in the order of their submission, so the result of one may
- be an operand of the next without a wait between them; any number may be under way. Until a call is done, its
- buffers may be given to further such calls and may be destroyed, but must not be read, written, or given to a call
- with host tensors.
-
- With any tensor in host memory, and on the CPU device, the call is done when this returns, and so is the ticket.
-
- # Safety
- As for `grilly_conv2d_forward`; `ticket` is writable.
- */
-grilly_status grilly_conv2d_submit_forward(const grilly_conv2d *conv,
-                                           const grilly_conv2d_io *io,
-                                           grilly_ticket **ticket);
-
-/*
- As `grilly_conv2d_backward`, but does not wait: see `grilly_conv2d_submit_forward`.
-
- # Safety
- As for `grilly_conv2d_submit_forward`.
- */
-grilly_status grilly_conv2d_submit_backward(const grilly_conv2d *conv,
-                                            const grilly_conv2d_io *io,
-                                            grilly_ticket **ticket);
-
-/*
- Waits until a submitted call is done, at most so many nanoseconds: 0 only asks, and `UINT64_MAX` is as long as it
- takes. Fails with `GRILLY_ERROR_TIMEOUT` if it is still under way, after which it may be waited for again, and with
- `GRILLY_ERROR_DEVICE_LOST` if it will never be done. Of a call that is done it succeeds at once, any number of
- times.
- */
-grilly_status grilly_ticket_wait(const grilly_ticket *ticket,
-                                 uint64_t nanoseconds);
-
-/*
- Ends the handle, and waits for its call if that is still under way. Of NULL it does nothing.
- */
-grilly_status grilly_ticket_destroy(grilly_ticket *ticket);
 
 /*
  Allocates `bytes` bytes of zeroed memory on the context's device, from its pool.
@@ -1076,6 +1036,47 @@ grilly_status grilly_plan_run(const grilly_plan *plan,
  Ends the handle. Of NULL it does nothing.
  */
 grilly_status grilly_plan_destroy(grilly_plan *plan);
+
+/*
+ As `grilly_conv2d_forward`, but does not wait: the results are there once `grilly_ticket_wait` says so.
+
+ Calls of a context whose tensors all lie in buffers run in the order of their submission, so the result of one may
+ be an operand of the next without a wait between them; any number may be under way. Until a call is done, its
+ buffers may be given to further such calls and may be destroyed, but must not be read, written, or given to a call
+ with host tensors.
+
+ With any tensor in host memory, and on the CPU device, the call is done when this returns, and so is the ticket.
+
+ # Safety
+ As for `grilly_conv2d_forward`; `ticket` is writable.
+ */
+grilly_status grilly_conv2d_submit_forward(const grilly_conv2d *conv,
+                                           const grilly_conv2d_io *io,
+                                           grilly_ticket **ticket);
+
+/*
+ As `grilly_conv2d_backward`, but does not wait: see `grilly_conv2d_submit_forward`.
+
+ # Safety
+ As for `grilly_conv2d_submit_forward`.
+ */
+grilly_status grilly_conv2d_submit_backward(const grilly_conv2d *conv,
+                                            const grilly_conv2d_io *io,
+                                            grilly_ticket **ticket);
+
+/*
+ Waits until a submitted call is done, at most so many nanoseconds: 0 only asks, and `UINT64_MAX` is as long as it
+ takes. Fails with `GRILLY_ERROR_TIMEOUT` if it is still under way, after which it may be waited for again, and with
+ `GRILLY_ERROR_DEVICE_LOST` if it will never be done. Of a call that is done it succeeds at once, any number of
+ times.
+ */
+grilly_status grilly_ticket_wait(const grilly_ticket *ticket,
+                                 uint64_t nanoseconds);
+
+/*
+ Ends the handle, and waits for its call if that is still under way. Of NULL it does nothing.
+ */
+grilly_status grilly_ticket_destroy(grilly_ticket *ticket);
 
 /*
  This library's version, for example `"0.1.0"`. Valid for the life of the process.

@@ -20,7 +20,7 @@ static void check_names(void) {
         CHECK(strcmp(grilly_status_string(table[i].status), table[i].name) == 0, "%s is called %s", table[i].name,
               grilly_status_string(table[i].status));
     }
-    const grilly_status unknown[] = {-1, 11, INT32_MAX, INT32_MIN};
+    const grilly_status unknown[] = {-1, 12, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; ++i) {
         CHECK(strcmp(grilly_status_string(unknown[i]), "unknown grilly_status") == 0, "%d has the name %s",
               (int)unknown[i], grilly_status_string(unknown[i]));
