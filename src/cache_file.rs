@@ -21,7 +21,7 @@ const VERSION: u32 = 1;
 /// Magic, version, length of the key, length of the contents, checksum of all else.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8;
 /// No file is larger, contents alone.
-pub const MOST_BYTES: u64 = 64 << 20;
+const MOST_BYTES: u64 = 64 << 20;
 /// The folder keeps so many files: one for each device, driver and version of this library.
 const MOST_FILES: usize = 16;
 const EXTENSION: &str = "grillycache";
@@ -190,7 +190,7 @@ fn contents<'a>(file: &'a [u8], key: &[u8]) -> Result<&'a [u8], String> {
 
 /// Of all bytes in order, lengths included. It finds damage; against malice stands who may write to the folder. Each
 /// step is invertible in the state and in the word, so that one changed word always changes the sum.
-pub fn checksum(parts: &[&[u8]]) -> u64 {
+fn checksum(parts: &[&[u8]]) -> u64 {
     let mut state = 0xcbf2_9ce4_8422_2325u64;
     let mut step = |word: u64| {
         state = (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
