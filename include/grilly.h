@@ -208,11 +208,6 @@
 #define GRILLY_LOG_ERROR 2
 
 /*
- No file is larger, contents alone.
- */
-#define MOST_BYTES (64 << 20)
-
-/*
  Memory on a context's device. The handle may be used from any thread; the caller orders access to its contents.
  */
 typedef struct grilly_buffer grilly_buffer;
