@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=shaders");
     manifest::verify(Path::new("shaders/spirv/manifest.sha256"))?;
 
+    println!("cargo:rustc-env=GRILLY_SHADERS={}", manifest::hash_of(&fs::read("shaders/spirv/manifest.sha256")?));
+
     let output = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(output.join("kernel_table.rs"), kernel_table()?)?;
     link_arguments();

@@ -11,8 +11,8 @@
 mod layers;
 
 use grilly::{
-    Accumulate, Backward, Buffer, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceTensor, Forward,
-    Input, Output, Result, Weight, probe,
+    Accumulate, Backward, Buffer, CacheFolder, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceTensor,
+    Forward, Input, Output, Result, Weight, probe,
 };
 use layers::{Shape, median, numbers, shapes};
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn};
@@ -42,10 +42,10 @@ struct Row {
 #[derive(Serialize)]
 struct FirstCall {
     shape: String,
-    /// In a context of its own, the first call.
-    first_ms: f64,
-    /// The same once more in another context of this process.
-    again_ms: f64,
+    /// In a context of its own with no cache of compiled pipelines, the first call.
+    without_cache_ms: f64,
+    /// The same in another context, which finds the file that one with a cache wrote.
+    with_cache_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -69,6 +69,17 @@ struct Options {
     piece: u64,
 }
 
+impl Options {
+    fn open(&self, pipeline_cache: CacheFolder) -> Result<Context> {
+        Context::new(&ContextDesc {
+            device: self.device,
+            piece_bytes: self.piece,
+            pipeline_cache,
+            ..ContextDesc::default()
+        })
+    }
+}
+
 const PASSES: [&str; 4] = ["forward", "input gradient", "weight gradient", "both gradients"];
 const WARM_UP: Duration = Duration::from_millis(150);
 const MEASURE: Duration = Duration::from_millis(400);
@@ -76,8 +87,7 @@ const LEAST_RUNS: usize = 7;
 
 fn main() -> Result<()> {
     let options = options();
-    let open =
-        || Context::new(&ContextDesc { device: options.device, piece_bytes: options.piece, ..ContextDesc::default() });
+    let open = || options.open(CacheFolder::Usual);
     let context = open()?;
     let device = context.device().clone();
     println!("libgrilly {} on {} ({}; {})", env!("CARGO_PKG_VERSION"), device.name, device.driver, device.note);
@@ -116,12 +126,7 @@ fn main() -> Result<()> {
     }
     let (tiny_device_us, tiny_arrays_us) = tiny(&context)?;
     println!("\ntiny: {tiny_device_us:.1} µs on device tensors, {tiny_arrays_us:.1} µs on host arrays");
-    let mut first_calls = Vec::new();
-    for shape in &chosen {
-        let [first_ms, again_ms] = [first_call(&open()?, shape)?, first_call(&open()?, shape)?];
-        println!("first call of {:<18} {first_ms:>8.1} ms, in another context {again_ms:>8.1} ms", shape.name);
-        first_calls.push(FirstCall { shape: shape.name.clone(), first_ms, again_ms });
-    }
+    let first_calls = chosen.iter().map(|shape| first_calls(&options, shape)).collect::<Result<Vec<_>>>()?;
     if let Some(path) = options.json {
         let report = Report {
             library: env!("CARGO_PKG_VERSION"),
@@ -324,6 +329,21 @@ fn tiny(context: &Context) -> Result<(f64, f64)> {
     let mut layer = Layer::new(context, &shape, false)?;
     let mut on_host = repeat(|| layer.run("forward"))?;
     Ok((median(&mut on_device) * 1e6, median(&mut on_host) * 1e6))
+}
+
+/// The first forward call of contexts without and with a cache of compiled pipelines. A driver may keep a cache of its
+/// own beside ours; each shape comes first without, so that what the driver keeps in the process helps it least.
+fn first_calls(options: &Options, shape: &Shape) -> Result<FirstCall> {
+    let folder = std::env::temp_dir().join(format!("grilly-first-calls-{}", std::process::id()));
+    let without_cache_ms = first_call(&options.open(CacheFolder::Off)?, shape)?;
+    first_call(&options.open(CacheFolder::At(folder.clone()))?, shape)?;
+    let with_cache_ms = first_call(&options.open(CacheFolder::At(folder.clone()))?, shape)?;
+    let _ = std::fs::remove_dir_all(&folder);
+    println!(
+        "first call of {:<18} {without_cache_ms:>8.1} ms without cached pipelines, {with_cache_ms:>8.1} ms with them",
+        shape.name
+    );
+    Ok(FirstCall { shape: shape.name.clone(), without_cache_ms, with_cache_ms })
 }
 
 /// Milliseconds of a context's first forward call, of a small batch: compiling is what takes long.

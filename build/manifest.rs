@@ -34,7 +34,8 @@ fn stale(reason: &str) -> String {
     format!("shaders/spirv is not what shaders/*.glsl compiles to ({reason}); run: make shaders")
 }
 
-fn hash_of(bytes: &[u8]) -> String {
+/// SHA-256, in hexadecimal digits.
+pub fn hash_of(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

@@ -13,7 +13,8 @@
  * - Handles are typed opaque values. They may be used from any thread, concurrently. A null, stale, doubly destroyed
  *   or foreign handle is GRILLY_ERROR_INVALID_HANDLE, never a crash. grilly_*_destroy() of NULL does nothing.
  *   Objects keep their context's device alive, so handles may be destroyed in any order.
- * - Tensors are views of memory that the caller owns: float32, in NCHW order. A call returns when its work is done.
+ * - Tensors are views of memory that the caller owns: float32, in NCHW order. A call returns when its work is done,
+ *   but for grilly_conv2d_submit_*, whose tickets are waited for.
  * - Functions are thread-safe; the caller orders accesses to the contents of tensors.
  * - After fork(), handles of the parent return GRILLY_ERROR_FORKED in the child; a new context works there. A child
  *   that opened a Vulkan device should end with _exit(): some drivers' exit handlers do not survive a fork.
@@ -225,6 +226,11 @@ typedef struct grilly_conv2d grilly_conv2d;
  One pass of a convolution over one input shape, ready to run. Any thread, concurrently.
  */
 typedef struct grilly_plan grilly_plan;
+
+/*
+ A call that was submitted and may not be done yet. Any thread, concurrently.
+ */
+typedef struct grilly_ticket grilly_ticket;
 
 /*
  A weight packed once for a convolution's kernels. Any thread, concurrently.
@@ -672,6 +678,11 @@ typedef struct {
  */
 #define GRILLY_ERROR_INTERNAL 10
 
+/*
+ The call is still under way; waiting again may succeed.
+ */
+#define GRILLY_ERROR_TIMEOUT 11
+
 
 
 #ifdef __cplusplus
@@ -1020,6 +1031,47 @@ grilly_status grilly_plan_run(const grilly_plan *plan,
  Ends the handle. Of NULL it does nothing.
  */
 grilly_status grilly_plan_destroy(grilly_plan *plan);
+
+/*
+ As `grilly_conv2d_forward`, but does not wait: the results are there once `grilly_ticket_wait` says so.
+
+ Calls of a context whose tensors all lie in buffers run in the order of their submission, so the result of one may
+ be an operand of the next without a wait between them; any number may be under way. Until a call is done, its
+ buffers may be given to further such calls and may be destroyed, but must not be read, written, or given to a call
+ with host tensors.
+
+ With any tensor in host memory, and on the CPU device, the call is done when this returns, and so is the ticket.
+
+ # Safety
+ As for `grilly_conv2d_forward`; `ticket` is writable.
+ */
+grilly_status grilly_conv2d_submit_forward(const grilly_conv2d *conv,
+                                           const grilly_conv2d_io *io,
+                                           grilly_ticket **ticket);
+
+/*
+ As `grilly_conv2d_backward`, but does not wait: see `grilly_conv2d_submit_forward`.
+
+ # Safety
+ As for `grilly_conv2d_submit_forward`.
+ */
+grilly_status grilly_conv2d_submit_backward(const grilly_conv2d *conv,
+                                            const grilly_conv2d_io *io,
+                                            grilly_ticket **ticket);
+
+/*
+ Waits until a submitted call is done, at most so many nanoseconds: 0 only asks, and `UINT64_MAX` is as long as it
+ takes. Fails with `GRILLY_ERROR_TIMEOUT` if it is still under way, after which it may be waited for again, and with
+ `GRILLY_ERROR_DEVICE_LOST` if it will never be done. Of a call that is done it succeeds at once, any number of
+ times.
+ */
+grilly_status grilly_ticket_wait(const grilly_ticket *ticket,
+                                 uint64_t nanoseconds);
+
+/*
+ Ends the handle, and waits for its call if that is still under way. Of NULL it does nothing.
+ */
+grilly_status grilly_ticket_destroy(grilly_ticket *ticket);
 
 /*
  This library's version, for example `"0.1.0"`. Valid for the life of the process.

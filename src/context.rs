@@ -1,5 +1,6 @@
 //! A context: one device, its memory and its compiled kernels.
 
+use crate::cache_file::CacheFolder;
 use crate::cpu;
 use crate::devices::{DeviceChoice, DeviceInfo, choose};
 use crate::error::{Error, Result, Status};
@@ -29,6 +30,8 @@ pub struct ContextDesc {
     pub piece_bytes: u64,
     /// For tests and measurements: which tile of `shaders/permutations.txt` to use wherever it can run.
     pub tile: Option<usize>,
+    /// Where a Vulkan driver's compiled pipelines are kept for the next process.
+    pub pipeline_cache: CacheFolder,
     /// Receives log messages.
     pub log: Option<Log>,
 }
@@ -138,6 +141,7 @@ impl Context {
     /// is no number of threads.
     pub fn new(desc: &ContextDesc) -> Result<Context> {
         let chosen = choose(desc.device)?;
+        let mut cache = None;
         let backend = match chosen.vulkan {
             Some(physical) => {
                 let options = vulkan::Options {
@@ -146,7 +150,9 @@ impl Context {
                     piece_bytes: desc.piece_bytes,
                     tile: desc.tile,
                 };
-                Backend::Vulkan(Arc::new(vulkan::Device::new(&physical, options)?))
+                let device = vulkan::Device::new(&physical, options)?;
+                cache = Some(device.open_pipeline_cache(&physical, &desc.pipeline_cache));
+                Backend::Vulkan(Arc::new(device))
             }
             None => Backend::Cpu {
                 threads: cpu::Threads::new(threads(desc.threads, secure_variable(THREADS))?),
@@ -164,6 +170,9 @@ impl Context {
         }));
         let device = context.device();
         context.log(LogLevel::Info, &format!("computing on {} ({}): {}", device.name, device.driver, device.note));
+        if let Some(found) = cache {
+            context.log(LogLevel::Info, &found);
+        }
         Ok(context)
     }
 

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::problem::{Pass, PassOptions, Problem, output_shape};
 use crate::run;
 use crate::tensor::{Input, Output, check_overlap};
+use crate::ticket::Ticket;
 use crate::weights::Weights;
 
 /// A convolution on a context. Stateless: weights and gradients are tensors of each call.
@@ -179,6 +180,31 @@ impl Conv2d {
     pub fn backward(&self, call: Backward<'_>) -> Result<()> {
         let problems = self.backward_problems(&call)?;
         run::backward(&self.context, &problems, call)
+    }
+
+    /// As [`Conv2d::forward`], but does not wait.
+    ///
+    /// Calls of a context whose tensors all lie in buffers run in the order of their submission, so the result of one
+    /// may be an operand of the next without a wait between them; any number may be under way. Until a call is done, its
+    /// buffers may be given to further such calls and may be dropped, but must not be read, written, or given to a call
+    /// with host tensors.
+    ///
+    /// With any tensor in host memory, and on the CPU device, the call is done when this returns, and so is the ticket.
+    ///
+    /// # Errors
+    /// As [`Conv2d::forward`].
+    pub fn submit_forward(&self, call: Forward<'_>) -> Result<Ticket> {
+        let problem = self.forward_problem(&call)?;
+        run::submit_forward(&self.context, &problem, call)
+    }
+
+    /// As [`Conv2d::backward`], but does not wait: see [`Conv2d::submit_forward`].
+    ///
+    /// # Errors
+    /// As [`Conv2d::backward`].
+    pub fn submit_backward(&self, call: Backward<'_>) -> Result<Ticket> {
+        let problems = self.backward_problems(&call)?;
+        run::submit_backward(&self.context, &problems, call)
     }
 
     pub(crate) fn problem(&self, input: [u64; 4], pass: Pass, options: PassOptions) -> Result<Problem> {

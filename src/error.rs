@@ -26,6 +26,8 @@ pub enum Status {
     Forked = 9,
     /// A bug in this library: a panic was caught, or the driver broke the specification.
     Internal = 10,
+    /// The call is still under way; waiting again may succeed.
+    Timeout = 11,
 }
 
 impl Status {
@@ -42,11 +44,12 @@ impl Status {
             Status::NoDevice => c"GRILLY_ERROR_NO_DEVICE",
             Status::Forked => c"GRILLY_ERROR_FORKED",
             Status::Internal => c"GRILLY_ERROR_INTERNAL",
+            Status::Timeout => c"GRILLY_ERROR_TIMEOUT",
         }
     }
 
     /// Every status, in the order of its code.
-    pub const ALL: [Status; 10] = [
+    pub const ALL: [Status; 11] = [
         Status::InvalidArgument,
         Status::InvalidHandle,
         Status::Unsupported,
@@ -57,6 +60,7 @@ impl Status {
         Status::NoDevice,
         Status::Forked,
         Status::Internal,
+        Status::Timeout,
     ];
 }
 

@@ -18,6 +18,77 @@ fn elevated() -> bool {
     false
 }
 
+#[cfg(unix)]
+mod files {
+    use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+    use std::io;
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+    use std::path::Path;
+
+    /// Refuses what is not this user's own, or what others may write to, or is neither a folder nor a plain file as it
+    /// should be.
+    pub fn check_private(found: &Metadata, folder: bool) -> Result<(), String> {
+        // SAFETY: geteuid only reads.
+        let user = unsafe { libc::geteuid() };
+        let right = if folder { found.is_dir() } else { found.is_file() };
+        if !right {
+            return Err(format!("it is no {}", if folder { "folder" } else { "plain file" }));
+        }
+        if found.uid() != user {
+            return Err(format!("it belongs to user {}, not to {user}", found.uid()));
+        }
+        if found.mode() & 0o022 != 0 {
+            return Err(format!("others may write to it (mode {:o})", found.mode() & 0o777));
+        }
+        Ok(())
+    }
+
+    /// Opens a file to read, but follows no link to it, and waits for no pipe.
+    pub fn open_no_link(path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+    }
+
+    /// Makes a file that was not there, for this user alone.
+    pub fn create_private(path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    }
+
+    /// Makes a folder for this user alone, unless there is one, and those that it is in.
+    pub fn create_private_folder(path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+}
+
+#[cfg(not(unix))]
+mod files {
+    use std::fs::{File, Metadata, OpenOptions, create_dir_all};
+    use std::io;
+    use std::path::Path;
+
+    /// Refuses what is neither a folder nor a plain file as it should be. A user's own folders are his alone here.
+    pub fn check_private(found: &Metadata, folder: bool) -> Result<(), String> {
+        let right = if folder { found.is_dir() } else { found.is_file() };
+        right.then_some(()).ok_or_else(|| "it is of another kind".to_string())
+    }
+
+    /// Opens a file to read.
+    pub fn open_no_link(path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    /// Makes a file that was not there.
+    pub fn create_private(path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).open(path)
+    }
+
+    /// Makes a folder, unless there is one, and those that it is in.
+    pub fn create_private_folder(path: &Path) -> io::Result<()> {
+        create_dir_all(path)
+    }
+}
+
+pub(crate) use files::{check_private, create_private, create_private_folder, open_no_link};
+
 /// Bytes of a page, or of several: what addresses of mappings are multiples of.
 pub(crate) const PAGE: u64 = 4096;
 

@@ -35,6 +35,7 @@ impl Call {
             Object::Conv2d(conv) => conv.context().clone(),
             Object::Weights(weights) => weights.context().clone(),
             Object::Plan(plan) => plan.context().clone(),
+            Object::Ticket(ticket) => ticket.context().clone(),
         };
         context.check_usable()?;
         self.contexts.push(context);

@@ -38,6 +38,12 @@ pub struct grilly_plan {
     _opaque: [u8; 0],
 }
 
+/// A call that was submitted and may not be done yet. Any thread, concurrently.
+#[allow(non_camel_case_types)]
+pub struct grilly_ticket {
+    _opaque: [u8; 0],
+}
+
 /// What a handle stands for.
 #[derive(Clone)]
 pub enum Object {
@@ -46,6 +52,7 @@ pub enum Object {
     Conv2d(crate::Conv2d),
     Weights(Arc<crate::Weights>),
     Plan(crate::PassPlan),
+    Ticket(Arc<crate::Ticket>),
 }
 
 /// A handle type in C and the object behind it.
@@ -80,6 +87,7 @@ handle!(grilly_buffer, Arc<crate::Buffer>, Buffer, 2);
 handle!(grilly_conv2d, crate::Conv2d, Conv2d, 3);
 handle!(grilly_weights, Arc<crate::Weights>, Weights, 4);
 handle!(grilly_plan, crate::PassPlan, Plan, 5);
+handle!(grilly_ticket, Arc<crate::Ticket>, Ticket, 6);
 
 /// Handles of one process. A forked child must not touch its parent's locks or devices, so it begins a new one.
 struct Registry {

@@ -12,11 +12,12 @@ pub mod conv2d;
 pub mod device;
 pub mod elementwise;
 pub mod plan;
+pub mod ticket;
 pub mod types;
 pub mod version;
 pub mod weights;
 
-pub use handle::{grilly_buffer, grilly_context, grilly_conv2d, grilly_plan, grilly_weights};
+pub use handle::{grilly_buffer, grilly_context, grilly_conv2d, grilly_plan, grilly_ticket, grilly_weights};
 
 use crate::error::{Error, Result};
 

@@ -29,6 +29,8 @@ pub const GRILLY_ERROR_NO_DEVICE: grilly_status = 8;
 pub const GRILLY_ERROR_FORKED: grilly_status = 9;
 /// A bug in this library or its driver; the context refuses further work.
 pub const GRILLY_ERROR_INTERNAL: grilly_status = 10;
+/// The call is still under way; waiting again may succeed.
+pub const GRILLY_ERROR_TIMEOUT: grilly_status = 11;
 
 /// `grilly_context_desc.device`: choose by `VK_GPU_INDEX`, else the best GPU, else the CPU.
 pub const GRILLY_DEVICE_AUTO: i32 = -1;

@@ -9,6 +9,7 @@ use crate::kernels;
 use crate::plan::Role;
 use crate::problem::{self, PassOptions, Problem};
 use crate::tensor::Input;
+use crate::ticket::Ticket;
 use crate::vulkan::{Block, Bound, Device, Home, Recorder};
 use crate::weights::Packed;
 use std::ops::Range;
@@ -55,6 +56,23 @@ impl Pass {
 pub fn run(context: &Context, device: &Arc<Device>, passes: &[Pass], tensors: Tensors<'_>) -> Result<()> {
     let workspace = workspace(device, passes)?;
     run_with(context, device, passes, tensors, workspace.as_ref())
+}
+
+/// Submits whole passes on device tensors; with host tensors it runs them, since only it knows when those are ready.
+///
+/// Nothing here outlives the submission but the recordings: memory that is dropped while it is in use goes back to the
+/// pool with the serial of the newest submission, and is not given out before that is done.
+pub fn submit(context: &Context, device: &Arc<Device>, passes: &[Pass], mut tensors: Tensors<'_>) -> Result<Ticket> {
+    if tensors.any_on_host() {
+        run(context, device, passes, tensors)?;
+        return Ok(Ticket::new(context, Vec::new()));
+    }
+    let workspace = workspace(device, passes)?;
+    let workspaces = workspaces(passes, workspace.as_ref());
+    let places = Places::new(device, &mut tensors)?;
+    let mut flight = Flight::new(device, usize::MAX)?;
+    flight.record(passes, &places, &workspaces)?;
+    Ok(Ticket::new(context, flight.submit()?))
 }
 
 /// Scratch memory for passes that may run side by side.
@@ -179,6 +197,14 @@ impl Flight {
         let next = Recorder::new(&self.device)?;
         self.submitted.push(std::mem::replace(&mut self.recorder, next));
         Ok(())
+    }
+
+    /// Submits the rest, and gives all that is under way.
+    fn submit(mut self) -> Result<Vec<Recorder>> {
+        self.recorder.submit()?;
+        let Flight { mut submitted, recorder, .. } = self;
+        submitted.push(recorder);
+        Ok(submitted)
     }
 
     /// Submits the rest and waits for everything.

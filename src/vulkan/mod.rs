@@ -8,6 +8,7 @@ mod logical;
 mod memory;
 mod pinned;
 mod pipeline;
+mod pipeline_cache;
 mod queues;
 mod recorder;
 

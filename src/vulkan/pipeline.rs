@@ -2,12 +2,13 @@
 
 use super::device::Device;
 use super::failure;
+use super::pipeline_cache::PipelineCache;
 use crate::error::Result;
 use crate::plan::Module;
 use ash::vk;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A kernel, specialized and compiled. Plain handles: the device keeps them alive.
 #[derive(Clone, Copy)]
@@ -25,9 +26,20 @@ type Key = (&'static str, Vec<u32>);
 pub struct Pipelines {
     made: Mutex<HashMap<Key, Pipeline>>,
     compiled: AtomicU64,
+    cache: OnceLock<PipelineCache>,
 }
 
 impl Pipelines {
+    /// What the driver compiled, to be kept on disk; if any.
+    pub fn cache(&self) -> Option<&PipelineCache> {
+        self.cache.get()
+    }
+
+    /// Gives them a cache, before the first is compiled.
+    pub fn set_cache(&self, cache: PipelineCache) -> std::result::Result<(), PipelineCache> {
+        self.cache.set(cache)
+    }
+
     /// How many were compiled.
     pub fn compiled(&self) -> u64 {
         self.compiled.load(Ordering::Relaxed)
@@ -40,6 +52,10 @@ impl Pipelines {
         for (_, pipeline) in made.drain() {
             // SAFETY: promised by the caller.
             unsafe { destroy(device, &pipeline) };
+        }
+        if let Some(cache) = self.cache.get() {
+            // SAFETY: as above.
+            unsafe { cache.destroy(device) };
         }
     }
 }
@@ -66,6 +82,9 @@ impl Device {
         }
         let pipeline = self.compile(module, specialization)?;
         self.pipelines().compiled.fetch_add(1, Ordering::Relaxed);
+        if let Some(cache) = self.pipelines().cache() {
+            cache.note_growth();
+        }
         let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(winner) = made.get(&key) {
             // SAFETY: nobody has seen ours.
@@ -148,7 +167,8 @@ impl Device {
                 .name(c"main")
                 .specialization_info(&specialization);
             let create = [vk::ComputePipelineCreateInfo::default().stage(stage).layout(pipeline.layout)];
-            let created = self.raw().create_compute_pipelines(vk::PipelineCache::null(), &create, None);
+            let cache = self.pipelines().cache().map_or(vk::PipelineCache::null(), PipelineCache::raw);
+            let created = self.raw().create_compute_pipelines(cache, &create, None);
             self.raw().destroy_shader_module(shader, None);
             pipeline.raw = match created {
                 Ok(pipelines) => pipelines.first().copied().unwrap_or_default(),

@@ -419,6 +419,8 @@ impl Recorder {
         ended.map_err(|result| self.device.note(failure("ending a command buffer", result)))?;
         let point = self.device.submit(self.lane, recording.commands, recording.fence, after)?;
         self.state = State::Submitted(point);
+        // Now that the device is at work, so that the caller waits less for it.
+        self.device.save_pipelines();
         Ok(point)
     }
 

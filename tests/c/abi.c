@@ -12,7 +12,7 @@ static void check_names(void) {
         ROW(GRILLY_OK), ROW(GRILLY_ERROR_INVALID_ARGUMENT), ROW(GRILLY_ERROR_INVALID_HANDLE),
         ROW(GRILLY_ERROR_UNSUPPORTED), ROW(GRILLY_ERROR_OUT_OF_HOST_MEMORY), ROW(GRILLY_ERROR_OUT_OF_DEVICE_MEMORY),
         ROW(GRILLY_ERROR_DEVICE_LOST), ROW(GRILLY_ERROR_NO_VULKAN), ROW(GRILLY_ERROR_NO_DEVICE),
-        ROW(GRILLY_ERROR_FORKED), ROW(GRILLY_ERROR_INTERNAL),
+        ROW(GRILLY_ERROR_FORKED), ROW(GRILLY_ERROR_INTERNAL), ROW(GRILLY_ERROR_TIMEOUT),
 #undef ROW
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; ++i) {
@@ -20,7 +20,7 @@ static void check_names(void) {
         CHECK(strcmp(grilly_status_string(table[i].status), table[i].name) == 0, "%s is called %s", table[i].name,
               grilly_status_string(table[i].status));
     }
-    const grilly_status unknown[] = {-1, 11, INT32_MAX, INT32_MIN};
+    const grilly_status unknown[] = {-1, 12, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; ++i) {
         CHECK(strcmp(grilly_status_string(unknown[i]), "unknown grilly_status") == 0, "%d has the name %s",
               (int)unknown[i], grilly_status_string(unknown[i]));

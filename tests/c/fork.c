@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 static grilly_buffer *array;
+static grilly_ticket *ticket;
 static float *values;
 
 static void check_child(const Handles *parents, int32_t device) {
@@ -32,6 +33,8 @@ static void check_child(const Handles *parents, int32_t device) {
     const Handles own = open_handles(open_context(device));
     REFUSED(GRILLY_ERROR_FORKED, grilly_context_stats(parents->context, &stats));
     REFUSED(GRILLY_ERROR_FORKED, grilly_conv2d_forward(parents->conv, &small.io));
+    REFUSED(GRILLY_ERROR_FORKED, grilly_ticket_wait(ticket, 0));
+    OK(grilly_ticket_destroy(ticket));
     small.io.weight = NULL;
     small.io.prepared = parents->weights;
     REFUSED(GRILLY_ERROR_FORKED, grilly_conv2d_forward(own.conv, &small.io));
@@ -53,6 +56,7 @@ int main(int argc, char **argv) {
     static Small small;
     small_init(&small);
     OK(grilly_conv2d_forward(handles.conv, &small.io));
+    OK(grilly_conv2d_submit_forward(handles.conv, &small.io, &ticket));
     void *data = NULL;
     OK(grilly_buffer_create_host(handles.context, 10000 * sizeof(float), &array, &data));
     values = data;
@@ -73,6 +77,8 @@ int main(int argc, char **argv) {
     CHECK(child > 0 && waitpid(child, &status, 0) == child, "no child");
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %#x", (unsigned)status);
     OK(grilly_conv2d_forward(handles.conv, &small.io));
+    OK(grilly_ticket_wait(ticket, UINT64_MAX));
+    OK(grilly_ticket_destroy(ticket));
     CHECK(values[0] == 1.5f, "the child wrote to the parent's array");
     close_children(&handles);
     OK(grilly_context_destroy(handles.context));

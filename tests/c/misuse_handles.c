@@ -1,13 +1,14 @@
 /* Every function that takes a handle, with every kind of handle it must refuse. */
 #include "test.h"
 
-typedef enum { CONTEXT, BUFFER, CONV, WEIGHTS, PLAN, TYPES } Type;
-static const char *const TYPE_NAMES[TYPES] = {"context", "buffer", "conv2d", "weights", "plan"};
+typedef enum { CONTEXT, BUFFER, CONV, WEIGHTS, PLAN, TICKET, TYPES } Type;
+static const char *const TYPE_NAMES[TYPES] = {"context", "buffer", "conv2d", "weights", "plan", "ticket"};
 
 /* Where the calls write; a refused call must leave every byte alone. */
 typedef struct {
     Small small;
     Handles made;
+    grilly_ticket *ticket;
     uint64_t bytes;
     int64_t shape[4];
     void *data;
@@ -62,6 +63,8 @@ static grilly_status with_prepared(Scene *scene, void *handle) {
     USE(conv2d_output_shape, CONV, grilly_conv2d_output_shape(handle, X_SHAPE, scene->shape))                        \
     USE(conv2d_forward, CONV, grilly_conv2d_forward(handle, &scene->small.io))                                       \
     USE(conv2d_backward, CONV, grilly_conv2d_backward(handle, &scene->small.io))                                     \
+    USE(conv2d_submit_forward, CONV, grilly_conv2d_submit_forward(handle, &scene->small.io, &scene->ticket))         \
+    USE(conv2d_submit_backward, CONV, grilly_conv2d_submit_backward(handle, &scene->small.io, &scene->ticket))       \
     USE(conv2d_init_parameters, CONV, grilly_conv2d_init_parameters(handle, 1, scene->small.weight, NULL))           \
     USE(conv2d_memory, CONV, grilly_conv2d_memory(handle, X_SHAPE, &scene->memory))                                  \
     USE(conv2d_plan, CONV, grilly_conv2d_plan(handle, GRILLY_PASS_FORWARD, X_SHAPE, 0, &scene->made.plan))           \
@@ -71,7 +74,9 @@ static grilly_status with_prepared(Scene *scene, void *handle) {
     USE(weights_destroy, WEIGHTS, grilly_weights_destroy(handle))                                                    \
     USE(plan_info_get, PLAN, grilly_plan_info_get(handle, &scene->plan_info))                                        \
     USE(plan_run, PLAN, grilly_plan_run(handle, &scene->small.io, 0, 1))                                             \
-    USE(plan_destroy, PLAN, grilly_plan_destroy(handle))
+    USE(plan_destroy, PLAN, grilly_plan_destroy(handle))                                                             \
+    USE(ticket_wait, TICKET, grilly_ticket_wait(handle, UINT64_MAX))                                                 \
+    USE(ticket_destroy, TICKET, grilly_ticket_destroy(handle))
 
 static grilly_status create_conv(Scene *scene, void *handle) {
     const grilly_conv2d_desc desc = small_desc();
@@ -110,15 +115,25 @@ static void refuse(size_t row, void *handle, const char *state, grilly_status wa
     CHECK(memcmp(&before, &after, sizeof before) == 0, "%s with a %s handle wrote something", TABLE[row].name, state);
 }
 
+static grilly_ticket *some_ticket(const Handles *handles) {
+    static Small small;
+    grilly_ticket *ticket = NULL;
+    small_init(&small);
+    OK(grilly_conv2d_submit_forward(handles->conv, &small.io, &ticket));
+    return ticket;
+}
+
 int main(int argc, char **argv) {
     const int32_t device = device_argument(argc, argv);
     const Handles live = open_handles(open_context(device));
     const Handles dead = open_handles(open_context(device));
+    grilly_ticket *const live_ticket = some_ticket(&live), *const dead_ticket = some_ticket(&dead);
     close_children(&dead);
     OK(grilly_context_destroy(dead.context));
+    OK(grilly_ticket_destroy(dead_ticket));
     group("live and dead handles");
-    void *const alive[TYPES] = {live.context, live.buffer, live.conv, live.weights, live.plan};
-    void *const gone[TYPES] = {dead.context, dead.buffer, dead.conv, dead.weights, dead.plan};
+    void *const alive[TYPES] = {live.context, live.buffer, live.conv, live.weights, live.plan, live_ticket};
+    void *const gone[TYPES] = {dead.context, dead.buffer, dead.conv, dead.weights, dead.plan, dead_ticket};
     good_conv = live.conv;
 
     for (size_t row = 0; row < sizeof TABLE / sizeof *TABLE; ++row) {
@@ -160,11 +175,13 @@ int main(int argc, char **argv) {
         OK(grilly_conv2d_destroy(scene.made.conv));
         OK(grilly_plan_destroy(scene.made.plan));
         OK(grilly_weights_destroy(scene.made.weights));
+        OK(grilly_ticket_destroy(scene.ticket));
     }
     group("the good handles still work");
 
     close_children(&live);
     OK(grilly_context_destroy(live.context));
+    OK(grilly_ticket_destroy(live_ticket));
     for (size_t row = 0; row < sizeof TABLE / sizeof *TABLE; ++row) {
         refuse(row, alive[TABLE[row].type], "just destroyed", GRILLY_ERROR_INVALID_HANDLE);
     }

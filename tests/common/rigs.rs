@@ -70,6 +70,11 @@ fn devices_with(desc: &ContextDesc, suffix: &str) -> Vec<Rig> {
     rigs
 }
 
+/// Indices of the devices that can be used.
+pub fn all_devices() -> Vec<u32> {
+    rigs().iter().map(|rig| rig.context.device().index).collect()
+}
+
 /// A context on the device of that index.
 pub fn open(index: u32, minimum_limits: bool) -> grilly::Result<Context> {
     Context::new(&ContextDesc { device: DeviceChoice::Index(index), minimum_limits, ..ContextDesc::default() })

@@ -15,9 +15,11 @@ from ._context import Compute, default_compute
 from ._device import Device, devices
 from ._errors import DeviceWarning, GrillyError, InvalidArgumentError, OutOfMemoryError
 from ._grad_mode import is_grad_enabled, no_grad
+from ._pinned import host_empty
 from ._random import manual_seed
 from ._serialization import load, save
 from ._tensor import Tensor, empty, tensor, zeros
+from ._ticket import Ticket
 from . import nn
 from .nn import functional
 
@@ -28,6 +30,6 @@ __version__ = _abi.version()
 
 __all__ = [
     "Compute", "Device", "DeviceWarning", "GrillyError", "InvalidArgumentError", "OutOfMemoryError", "Tensor",
-    "default_compute", "devices", "empty", "functional", "is_grad_enabled", "load", "manual_seed", "nn",
+    "Ticket", "default_compute", "devices", "empty", "functional", "host_empty", "is_grad_enabled", "load", "manual_seed", "nn",
     "no_grad", "save", "tensor", "zeros",
 ]

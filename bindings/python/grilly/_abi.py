@@ -29,6 +29,7 @@ OK = 0
 ERROR_INVALID_ARGUMENT = 1
 ERROR_OUT_OF_HOST_MEMORY = 4
 ERROR_OUT_OF_DEVICE_MEMORY = 5
+ERROR_TIMEOUT = 11
 
 LogFunction = CFUNCTYPE(None, c_void_p, c_int32, c_char_p)
 Handle = c_void_p
@@ -165,6 +166,10 @@ FUNCTIONS = {
     "grilly_plan_info_get": (Status, (Handle, POINTER(PlanInfo))),
     "grilly_plan_run": (Status, (Handle, POINTER(Conv2dIo), c_uint32, c_uint32)),
     "grilly_plan_destroy": (Status, (Handle,)),
+    "grilly_conv2d_submit_forward": (Status, (Handle, POINTER(Conv2dIo), POINTER(Handle))),
+    "grilly_conv2d_submit_backward": (Status, (Handle, POINTER(Conv2dIo), POINTER(Handle))),
+    "grilly_ticket_wait": (Status, (Handle, c_uint64)),
+    "grilly_ticket_destroy": (Status, (Handle,)),
     "grilly_version_string": (c_char_p, ()),
     "grilly_status_string": (c_char_p, (Status,)),
     "grilly_last_error_message": (c_char_p, ()),

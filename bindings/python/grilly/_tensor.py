@@ -142,7 +142,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         Raises:
             ValueError: for another number of elements, or more than 4 axes.
         """
-        sizes = _sizes(shape[0] if len(shape) == 1 else shape, inferred=True)
+        sizes = sizes_of(shape[0] if len(shape) == 1 else shape, inferred=True)
         known = _elements(tuple(size for size in sizes if size != -1))
         if -1 in sizes and known and self.size % known == 0:
             sizes = tuple(self.size // known if size == -1 else size for size in sizes)
@@ -328,7 +328,7 @@ def elementwise(op: int, a: Any, b: Any, out: Tensor, alpha: float = 1.0) -> Ten
 
 
 def _allocated(shape: Shape, target: Target, create: Any) -> Tensor:
-    sizes = _sizes(shape)
+    sizes = sizes_of(shape)
     compute = _chosen(target)
     return Tensor(compute, _Memory(compute, _elements(sizes), create), sizes)
 
@@ -343,7 +343,7 @@ def _chosen(target: Target) -> Compute:
     raise ValueError(f"device is {target!r}, expected 'cpu', 'vulkan' or a grilly.Compute")
 
 
-def _sizes(shape: Any, inferred: bool = False) -> tuple[int, ...]:
+def sizes_of(shape: Any, inferred: bool = False) -> tuple[int, ...]:
     sizes = tuple(operator.index(size) for size in (shape if np.iterable(shape) else (shape,)))
     if len(sizes) > 4:
         raise ValueError(f"shape is {list(sizes)}, expected at most 4 axes")

@@ -13,7 +13,9 @@ from .._errors import c_integer, check
 from .._handle import Handle
 from .._host import host_array
 from .._operand import c_view
+from .._pinned import result_array
 from .._tensor import Operand, Tensor, as_operand, empty
+from .._ticket import Ticket
 
 if TYPE_CHECKING:
     from .._context import Compute
@@ -37,7 +39,8 @@ class VulkanConv:
     Arrays are `[N, C, H, W]` and weights `[K, C / groups, R, S]`, in host memory (any real dtype and any strides; see
     `grilly._arrays.as_float32`) or Tensors on this device, mixed as you like. Results are new float32 ndarrays, or
     Tensors where what they resemble is one: the output as the input, the input's gradient as `grad_output`, those of
-    weight and bias as the weight, or as `grad_output` where no weight is given. Any thread may call, concurrently.
+    weight and bias as the weight, or as `grad_output` where no weight is given. Large ndarrays of a Vulkan device's results
+    are in memory that it reaches, and that is used again when they are gone. Any thread may call, concurrently.
 
     Every method also takes `padding_mode`, `transposed` and `output_padding`, by name, with the meaning that they have
     in `grilly.nn`. The weight of a transposed convolution is `[C, K / groups, R, S]`.
@@ -48,6 +51,7 @@ class VulkanConv:
 
     def __init__(self, compute: Compute) -> None:
         self._context = compute._context
+        self._pins = compute.device.is_vulkan
         self._operations: dict[tuple, Handle] = {}
 
     def conv2d(
@@ -61,9 +65,29 @@ class VulkanConv:
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
         if out is not None:
             _check_out(out)
-        y = _empty(self._output_shape(operation, x.shape), like=x) if out is None else out
+        y = self._empty(self._output_shape(operation, x.shape), like=x) if out is None else out
         _run(_abi.lib.grilly_conv2d_forward, operation, x=x, weight=w, bias=b, y=y)
         return y
+
+    def submit_conv2d(
+        self, x: Tensor, w: Tensor, b: Optional[Tensor] = None,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, **mode: Any,
+    ) -> Ticket:
+        """As `conv2d` of Tensors, but does not wait: the result is what the ticket's `wait()` returns.
+
+        Any number of calls may be under way. Until one is done, its operands must not be changed by `copy_` from an
+        array, which is not ordered with it. On the CPU device the call is done at once.
+        """
+        for name, operand in (("x", x), ("w", w), ("b", b)):
+            if operand is not None and not isinstance(operand, Tensor):
+                raise TypeError(f"{name} is a {type(operand).__name__}, expected a Tensor")
+        operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
+        y = empty(self._output_shape(operation, x.shape), x.compute)
+        io = _io(x=x, weight=w, bias=b, y=y)
+        ticket = Handle(
+            _abi.lib.grilly_conv2d_submit_forward, operation.value, byref(io), destroy=_abi.lib.grilly_ticket_destroy
+        )
+        return Ticket(ticket, y)
 
     def conv2d_backward_input(
         self, grad_output: Any, weight: Any, input_shape: Sequence[int],
@@ -85,8 +109,8 @@ class VulkanConv:
         in_channels, out_channels = x.shape[1], dy.shape[1]
         operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups, **mode)
         outer, inner = (in_channels, out_channels) if mode.get("transposed") else (out_channels, in_channels)
-        dw = _empty((outer, inner // groups, *kernel), like=dy)
-        db = _empty((out_channels,), like=dy) if has_bias else None
+        dw = self._empty((outer, inner // groups, *kernel), like=dy)
+        db = self._empty((out_channels,), like=dy) if has_bias else None
         _run(_abi.lib.grilly_conv2d_backward, operation, x=x, dy=dy, dweight=dw, dbias=db)
         return dw, db
 
@@ -100,9 +124,9 @@ class VulkanConv:
         dy, w = _array(grad_output, "grad_output"), _array(weight, "weight")
         x = None if input is None else _array(input, "input")
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
-        dx = _empty(tuple(input_shape), like=dy)
-        dw = None if x is None else _empty(w.shape, like=w)
-        db = _empty(dy.shape[1:2], like=w) if has_bias else None
+        dx = self._empty(tuple(input_shape), like=dy)
+        dw = None if x is None else self._empty(w.shape, like=w)
+        db = self._empty(dy.shape[1:2], like=w) if has_bias else None
         _run(_abi.lib.grilly_conv2d_backward, operation, x=x, weight=w, dy=dy, dx=dx, dweight=dw, dbias=db)
         return dx, dw, db
 
@@ -156,6 +180,12 @@ class VulkanConv:
             self._operations[key] = operation
         return operation
 
+    def _empty(self, shape: tuple[int, ...], like: Operand) -> Operand:
+        """A result, where `like` is."""
+        if isinstance(like, Tensor):
+            return empty(shape, like.compute)
+        return result_array(self._context.value, shape) if self._pins else np.empty(shape, np.float32)
+
     @staticmethod
     def _output_shape(operation: Handle, input_shape: Sequence[int]) -> tuple[int, ...]:
         output = (c_int64 * 4)()
@@ -164,16 +194,15 @@ class VulkanConv:
 
 
 def _run(function: Any, operation: Handle, **arrays: Optional[Operand]) -> None:
+    check(function(operation.value, byref(_io(**arrays))))
+
+
+def _io(**arrays: Optional[Operand]) -> _abi.Conv2dIo:
     io = _abi.initialised(_abi.Conv2dIo)
     for name, array in arrays.items():
         if array is not None:
             setattr(io, name, pointer(c_view(array)))
-    check(function(operation.value, byref(io)))
-
-
-def _empty(shape: tuple[int, ...], like: Operand) -> Operand:
-    """A result, where `like` is."""
-    return empty(shape, like.compute) if isinstance(like, Tensor) else np.empty(shape, np.float32)
+    return io
 
 
 def _array(value: Any, name: str, axes: int = 4) -> Operand:

@@ -1,0 +1,85 @@
+"""Arrays where the device reaches them, and calls that are waited for later."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+import grilly
+
+X, W = (4, 3, 40, 40), (16, 3, 3, 3)
+
+
+def integers(shape, rng):
+    return rng.randint(-2, 3, shape).astype(np.float32)
+
+
+def test_results_do_not_depend_on_where_arrays_are(compute, rng):
+    x, w = integers(X, rng), integers(W, rng)
+    pinned = grilly.host_empty(X, compute)
+    pinned[...] = x
+    assert pinned.dtype == np.float32 and pinned.flags.c_contiguous and pinned.flags.writeable
+    expected = compute.conv.conv2d(x, w, padding=1)
+    assert (compute.conv.conv2d(pinned, w, padding=1) == expected).all()
+    out = grilly.host_empty(expected.shape, compute)
+    assert compute.conv.conv2d(pinned[::-1], w, padding=1, out=out[::-1]) is not expected
+    assert (out == expected).all()
+    assert (compute.conv.conv2d(grilly.tensor(x, compute), grilly.tensor(w, compute), padding=1).numpy() == expected).all()
+
+
+def test_memory_of_results_is_used_again(compute, rng):
+    x, w = integers(X, rng), integers(W, rng)
+
+    def run():
+        del_me = compute.conv.conv2d(x, w, padding=1)
+        del del_me
+        gc.collect()
+        return compute.stats()
+
+    first, last = run(), [run() for _ in range(20)][-1]
+    assert last["allocations"] == first["allocations"]
+    assert last["host_bytes_held"] == first["host_bytes_held"]
+
+
+def test_results_outlive_their_device(compute, rng):
+    with grilly.Compute(compute.device.index if compute.device.is_vulkan else "cpu") as own:
+        x, w = integers(X, rng), integers(W, rng)
+        y = own.conv.conv2d(x, w)
+        mine = grilly.host_empty(5, own)
+        mine[...] = 7
+        part, copy = y[1, 2:4], y.copy()
+    assert (y == copy).all() and (part == copy[1, 2:4]).all() and (mine == 7).all()
+    del y
+    gc.collect()
+    assert (part == copy[1, 2:4]).all(), "a view keeps the memory"
+
+
+def test_submitted_calls_give_what_others_give(compute, rng):
+    x, w = grilly.tensor(integers((2, 4, 9, 9), rng), compute), grilly.tensor(integers((4, 4, 3, 3), rng), compute)
+    b = grilly.tensor(integers((4,), rng), compute)
+    expected = compute.conv.conv2d(compute.conv.conv2d(x, w, b, padding=1), w, padding=1).numpy()
+    first = compute.conv.submit_conv2d(x, w, b, padding=1)
+    first_result = first.wait()
+    second = compute.conv.submit_conv2d(first_result, w, padding=1)
+    del x, w, b
+    assert (second.wait(60).numpy() == expected).all()
+    assert second.done and second.wait(0) is second.wait()
+    with pytest.raises(ValueError):
+        second.wait(-1)
+
+
+def test_only_tensors_are_submitted(compute, rng):
+    x, w = integers(X, rng), integers(W, rng)
+    with pytest.raises(TypeError, match="Tensor"):
+        compute.conv.submit_conv2d(x, grilly.tensor(w, compute))
+    with pytest.raises(TypeError, match="Tensor"):
+        compute.conv.submit_conv2d(grilly.tensor(x, compute), w)
+
+
+def test_a_ticket_outlives_its_compute(compute, rng):
+    with grilly.Compute(compute.device.index if compute.device.is_vulkan else "cpu") as own:
+        x, w = grilly.tensor(integers(X, rng), own), grilly.tensor(integers(W, rng), own)
+        ticket = own.conv.submit_conv2d(x, w)
+    assert ticket.wait() is ticket.wait(0)

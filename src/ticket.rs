@@ -1,0 +1,62 @@
+//! A call that was submitted and may not be done yet.
+
+use crate::context::Context;
+use crate::error::{Error, Result, Status};
+use crate::vulkan::Recorder;
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+/// A call under way, of [`crate::Conv2d::submit_forward`] or [`crate::Conv2d::submit_backward`].
+///
+/// Any thread may wait for it, several times. It keeps the device open; dropped, it waits.
+pub struct Ticket {
+    context: Context,
+    /// What was submitted, oldest first; none once all is done.
+    submitted: Mutex<Vec<Recorder>>,
+}
+
+/// Two threads may wait for one ticket; the second looks so often whether the first is done.
+const LOOK: Duration = Duration::from_micros(100);
+
+impl Ticket {
+    pub(crate) fn new(context: &Context, submitted: Vec<Recorder>) -> Ticket {
+        Ticket { context: context.clone(), submitted: Mutex::new(submitted) }
+    }
+
+    /// The context that it computes on.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Waits until the call is done, at most so long. With a timeout of zero it only asks, and with
+    /// [`Duration::MAX`] it waits as long as it takes.
+    ///
+    /// # Errors
+    /// `Timeout` if it is still under way, and will be done later; `DeviceLost` if it never will be.
+    pub fn wait(&self, timeout: Duration) -> Result<()> {
+        let began = Instant::now();
+        let mut submitted = self.lock(began, timeout)?;
+        while let Some(first) = submitted.first_mut() {
+            if !first.wait_for(timeout.saturating_sub(began.elapsed()))? {
+                return Err(still_under_way(timeout));
+            }
+            submitted.remove(0);
+        }
+        Ok(())
+    }
+
+    fn lock(&self, began: Instant, timeout: Duration) -> Result<MutexGuard<'_, Vec<Recorder>>> {
+        loop {
+            match self.submitted.try_lock() {
+                Ok(guard) => return Ok(guard),
+                Err(TryLockError::Poisoned(poison)) => return Ok(poison.into_inner()),
+                Err(TryLockError::WouldBlock) if began.elapsed() >= timeout => return Err(still_under_way(timeout)),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK),
+            }
+        }
+    }
+}
+
+fn still_under_way(timeout: Duration) -> Error {
+    Error::new(Status::Timeout, format!("the call is still under way after {timeout:?}; wait again"))
+}

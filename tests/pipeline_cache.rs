@@ -1,0 +1,127 @@
+//! Compiled pipelines on disk: a cache that is missing, damaged, foreign or in the way changes no result and fails no
+//! call.
+
+mod common;
+
+use common::rigs::rigs;
+use grilly::{CacheFolder, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceKind};
+use grilly::{Forward, Input, Log, Output, Weight};
+use ndarray::{ArrayD, IxDyn};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// A folder of the test's own, removed with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("grilly-pipelines-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Folder(path)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.0) else { return vec![] };
+        entries.map(|entry| entry.expect("readable").path()).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Indices of the Vulkan devices that can be used.
+fn vulkan_devices() -> Vec<u32> {
+    let rigs = rigs();
+    let used = rigs.iter().map(|rig| rig.context.device()).filter(|device| device.kind != DeviceKind::Cpu);
+    used.map(|device| device.index).collect()
+}
+
+/// Opens a context, computes, and returns the result and what was said of the cache.
+fn compute(index: u32, cache: CacheFolder) -> (ArrayD<f32>, String) {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = said.clone();
+    let context = Context::new(&ContextDesc {
+        device: DeviceChoice::Index(index),
+        pipeline_cache: cache,
+        log: Some(Log::new(move |_, text| heard.lock().expect("not poisoned").push(text.to_string()))),
+        ..ContextDesc::default()
+    });
+    let conv = Conv2d::new(&context.expect("it was opened before"), Conv2dConfig::new(3, 5, [3, 3])).expect("legal");
+    let x = ArrayD::from_shape_fn(IxDyn(&[2, 3, 9, 8]), |at| (at[2] * 3 + at[3] * at[1]) as f32);
+    let weight = ArrayD::from_shape_fn(IxDyn(&[5, 3, 3, 3]), |at| at[0] as f32 - at[3] as f32);
+    let mut y = ArrayD::zeros(IxDyn(&[2, 5, 7, 6]));
+    conv.forward(Forward {
+        x: Input::Host(x.view()),
+        weight: Weight::Raw(Input::Host(weight.view())),
+        bias: None,
+        y: Output::Host(y.view_mut()),
+    })
+    .expect("a forward pass");
+    let said = said.lock().expect("not poisoned");
+    let of_cache = said.iter().find(|line| line.contains("compiled pipelines")).expect("it says what it found");
+    (y, of_cache.clone())
+}
+
+fn at(path: &Path) -> CacheFolder {
+    CacheFolder::At(path.to_path_buf())
+}
+
+#[test]
+fn the_next_context_reads_what_the_first_wrote() {
+    for index in vulkan_devices() {
+        let folder = Folder::new(&format!("next-{index}"));
+        let (first, said) = compute(index, at(&folder.0));
+        assert!(said.starts_with("no compiled pipelines"), "{said}");
+        let files = folder.files();
+        assert_eq!(files.len(), 1, "one file is written: {files:?}");
+        let (again, said) = compute(index, at(&folder.0));
+        assert!(said.contains(" bytes of compiled pipelines from "), "{said}");
+        assert_eq!(first, again);
+        assert_eq!(folder.files(), files);
+    }
+}
+
+#[test]
+fn a_damaged_file_is_ignored_and_replaced() {
+    for index in vulkan_devices() {
+        let folder = Folder::new(&format!("damaged-{index}"));
+        let (expected, _) = compute(index, at(&folder.0));
+        let file = folder.files().pop().expect("one was written");
+        let whole = fs::read(&file).expect("there");
+        let mut flipped = whole.clone();
+        *flipped.last_mut().expect("not empty") ^= 1;
+        for damaged in [&whole[..whole.len() / 2], &[], &flipped, b"something else entirely"] {
+            fs::write(&file, damaged).expect("written");
+            let (result, said) = compute(index, at(&folder.0));
+            assert!(said.starts_with("no compiled pipelines"), "{said}");
+            assert_eq!(result, expected);
+            let (_, said) = compute(index, at(&folder.0));
+            assert!(said.contains(" bytes of compiled pipelines from "), "it was replaced: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_changes_nothing() {
+    for index in vulkan_devices() {
+        let folder = Folder::new(&format!("blocked-{index}"));
+        fs::write(&folder.0, b"a file where the folder should be").expect("written");
+        let (expected, _) = compute(index, CacheFolder::Off);
+        let (result, said) = compute(index, at(&folder.0));
+        assert!(said.starts_with("no compiled pipelines"), "{said}");
+        assert_eq!(result, expected);
+        fs::remove_file(&folder.0).expect("ours");
+    }
+}
+
+#[test]
+fn switched_off_it_writes_nothing() {
+    for index in vulkan_devices() {
+        let (_, said) = compute(index, CacheFolder::Off);
+        assert_eq!(said, "compiled pipelines are not kept on disk");
+    }
+}
