@@ -10,7 +10,7 @@ pub struct Family {
     pub defines: &'static [&'static str],
 }
 
-pub const FAMILIES: [Family; 2] = [
+pub const FAMILIES: [Family; 3] = [
     Family {
         word: "tile",
         kernel_trait: "tiled",
@@ -20,6 +20,14 @@ pub const FAMILIES: [Family; 2] = [
         word: "window",
         kernel_trait: "windowed",
         defines: &["KERNEL_R", "KERNEL_S", "STRIDE", "ROWS", "SUMMERS"],
+    },
+    Family {
+        word: "segment",
+        kernel_trait: "segmented",
+        defines: &[
+            "KERNEL_R", "KERNEL_S", "STRIDE", "DILATION", "COLUMNS", "LINES", "THREADS", "TILE_K", "TILE_C",
+            "THREAD_K", "THREAD_C",
+        ],
     },
 ];
 

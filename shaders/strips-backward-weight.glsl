@@ -1,6 +1,6 @@
-// dweight (and dbias) where every group has one input channel, for a window of permutations.txt: a workgroup sums the
-// strips of one output channel that belong to one split, each thread a stride of them. Splits are summed by
-// reduce-splits.glsl.
+// dweight (and dbias) where a group has few input channels, for a window of permutations.txt: a workgroup sums the strips
+// of one output channel and one input channel that belong to one split, each thread a stride of them. Splits are summed
+// by reduce-splits.glsl.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
@@ -68,9 +68,11 @@ void main() {
     if (tile >= pc.tile_end) {
         return;
     }
-    uint k = tile % pc.K;
-    uint split = tile / pc.K;
-    uint multiplier = pc.K / pc.C;
+    uint c_count = pc.C / pc.groups;
+    uint k = tile / c_count % pc.K;
+    uint split = tile / c_count / pc.K;
+    uint own_c = tile % c_count; // of the group's
+    uint c = k / (pc.K / pc.groups) * c_count + own_c;
     uint strips = strips_across() * strips_down();
     uint end = min((split + 1) * SPLIT_STRIPS, strips * pc.N);
 
@@ -80,20 +82,19 @@ void main() {
     }
     for (uint at = split * SPLIT_STRIPS + gl_LocalInvocationIndex; at < end; at += SUMMERS) {
         Strip strip = strip_at(at);
-        uint plane = strip.plane * pc.K + k;
         // No more than 64 products a sum.
         float sums[RESULTS];
         [[unroll]] for (int t = 0; t < RESULTS; ++t) {
             sums[t] = 0;
         }
         float gradients[ROWS][COLUMNS];
-        read_gradients(plane, strip, gradients);
+        read_gradients(strip.plane * pc.K + k, strip, gradients);
         [[unroll]] for (int i = 0; i < ROWS; ++i) {
             sums[TAPS] += (gradients[i][0] + gradients[i][1]) + (gradients[i][2] + gradients[i][3]);
         }
         [[unroll]] for (int j = 0; j < LINES; ++j) {
             float window[WINDOW];
-            read_window(plane / multiplier, FIRST_LINE(strip.row) + j, strip.column, window);
+            read_window(strip.plane * pc.C + c, FIRST_LINE(strip.row) + j, strip.column, window);
             [[unroll]] for (int i = 0; i < ROWS; ++i) {
                 [[unroll]] for (int s = 0; s < KERNEL_S; ++s) {
                     [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
@@ -133,8 +134,8 @@ void main() {
         }
         uint channel = split * pc.K + k;
         if (t < TAPS) {
-            WEIGHT(channel * TAPS + t) = sum;
-        } else if (pc.has_bias != 0) {
+            WEIGHT((channel * c_count + own_c) * TAPS + t) = sum;
+        } else if (pc.has_bias != 0 && own_c == 0) {
             BIAS(channel) = sum;
         }
     }

@@ -30,6 +30,8 @@ pub struct ContextDesc {
     pub piece_bytes: u64,
     /// For tests and measurements: which tile of `shaders/permutations.txt` to use wherever it can run.
     pub tile: Option<usize>,
+    /// For tests and measurements: which file of `shaders/` to use wherever there is a choice and it can run.
+    pub kernel: Option<&'static str>,
     /// Where a Vulkan driver's compiled pipelines are kept for the next process.
     pub pipeline_cache: CacheFolder,
     /// Receives log messages.
@@ -149,6 +151,7 @@ impl Context {
                     minimum_limits: desc.minimum_limits,
                     piece_bytes: desc.piece_bytes,
                     tile: desc.tile,
+                    kernel: desc.kernel,
                 };
                 let device = vulkan::Device::new(&physical, options)?;
                 cache = Some(device.open_pipeline_cache(&physical, &desc.pipeline_cache));

@@ -169,6 +169,7 @@ mod tests {
             loop_iterations: u64::MAX,
             concurrent_workgroups: 4,
             tile: None,
+            kernel: None,
             flops: 1e9,
         };
         let mut plan = Plan::new(&limits);

@@ -25,6 +25,7 @@ fn devices() -> Vec<(&'static str, Limits)> {
         loop_iterations: u64::MAX,
         concurrent_workgroups: 264,
         tile: None,
+        kernel: None,
         flops: 2e12,
     };
     let with = |change: fn(&mut Limits)| {

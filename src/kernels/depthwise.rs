@@ -2,12 +2,12 @@
 
 use super::implicit_gemm::{operands, sizes};
 use super::slices::{Reach, whole};
+use super::splits::Reduction;
 use super::table::{
     DEPTHWISE_BACKWARD_INPUT, DEPTHWISE_BACKWARD_WEIGHT, DEPTHWISE_BACKWARD_WEIGHT_TAPS as TAPS,
     DEPTHWISE_BACKWARD_WEIGHT_THREADS as THREADS, DEPTHWISE_FORWARD, DEPTHWISE_FORWARD_RUN as RUN,
     DEPTHWISE_FORWARD_THREADS,
 };
-use super::wgrad::{self, Columns};
 use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Limits, Plan, Role};
 use crate::problem::{Pass, Problem};
@@ -59,21 +59,22 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
 }
 
 /// Weight gradient.
-pub fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
+pub fn reduction(problem: &Problem, limits: &Limits) -> Reduction {
     let tap_blocks = if problem.options.skip_weight { 1 } else { problem.taps().div_ceil(u64::from(TAPS)) };
-    let columns = Columns {
+    Reduction {
+        problem: problem.clone(),
         kernel: &DEPTHWISE_BACKWARD_WEIGHT,
         tile: 0,
         specialization: vec![],
         tiles: problem.k * tap_blocks,
+        residents: 0,
         image_units: problem.p * problem.q,
         unit_pixels: 1,
         step: u64::from(THREADS),
         most_units: limits.loop_iterations.saturating_mul(u64::from(THREADS)),
         seconds: problem.flops() / (EFFICIENCY * limits.flops),
         packs_channels: false,
-    };
-    wgrad::plan_splits(problem, limits, &columns, plan).map(drop)
+    }
 }
 
 #[cfg(test)]

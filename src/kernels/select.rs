@@ -1,6 +1,7 @@
 //! Which kernels serve a problem on a device.
 
-use super::{depthwise, implicit_gemm, pack, pad, strips, wgrad};
+use super::splits::{self, Reduction};
+use super::{depthwise, implicit_gemm, pack, pad, segments, strips, wgrad};
 use crate::error::Result;
 use crate::plan::{Limits, Operand, Plan, Role};
 use crate::problem::{Pass, PassOptions, Problem};
@@ -77,13 +78,23 @@ fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> 
         let options = PassOptions { bias: false, ..problem.options };
         return plan_backward_weight(&Problem { options, ..problem.clone() }, limits, plan);
     }
-    if !depthwise::applies(problem) {
-        wgrad::plan(problem, limits, plan)
-    } else if strips::plan(problem, limits, plan)? {
-        Ok(())
+    let any = if depthwise::applies(problem) {
+        depthwise::reduction(problem, limits)
     } else {
-        depthwise::plan_backward_weight(problem, limits, plan)
+        wgrad::reduction(problem, limits)?
+    };
+    let mut kernels: Vec<_> = [strips::reduction(problem, limits), segments::reduction(problem, limits), Some(any)]
+        .into_iter()
+        .flatten()
+        .collect();
+    let cost = |kernel: &Reduction| if limits.kernel == Some(kernel.name()) { 0.0 } else { kernel.seconds };
+    kernels.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
+    for kernel in &kernels {
+        if splits::plan(kernel, limits, plan)? {
+            break;
+        }
     }
+    Ok(())
 }
 
 /// The bias's gradient alone, of a convolution whose output is this problem's input.

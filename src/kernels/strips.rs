@@ -4,16 +4,19 @@
 use super::Kernel;
 use super::implicit_gemm::{operands, sizes};
 use super::slices::{Reach, whole};
+use super::splits::Reduction;
 use super::table::{
     STRIPS_BACKWARD_INPUT, STRIPS_BACKWARD_WEIGHT, STRIPS_FORWARD, STRIPS_FORWARD_THREADS as THREADS, WINDOW_SIZES,
 };
-use super::wgrad::{self, Columns};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Module, Plan, Role, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
 use crate::problem::{Pass, Problem};
 
 /// Operations run at about this share of the peak.
 const EFFICIENCY: f64 = 0.2;
+/// Weight gradients of groups with several channels read both planes again for each pair.
+const PAIRS_EFFICIENCY: f64 = 0.1;
+const PAIRS_EFFICIENCY_SOFTWARE: f64 = 0.01;
 /// Columns of the source that are read before and after a strip's own.
 const MARGIN: u64 = 4;
 
@@ -27,17 +30,16 @@ struct Window {
     threads: u64,
 }
 
-/// Appends the whole pass if there is a kernel for it; says whether there is.
+/// Appends a forward pass or an input gradient if there is a kernel for it; says whether there is.
 ///
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
 pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<bool> {
     let Some(window) = window(problem, limits) else { return Ok(false) };
     match problem.pass {
-        Pass::BackwardWeight => plan_backward_weight(problem, limits, &window, plan),
-        Pass::BackwardInput if problem.outputs_per_group() > 1 => Ok(false),
-        Pass::BackwardInput => plan_results(problem, limits, &window, &STRIPS_BACKWARD_INPUT, plan),
         Pass::Forward => plan_results(problem, limits, &window, &STRIPS_FORWARD, plan),
+        _ if problem.outputs_per_group() > 1 => Ok(false),
+        _ => plan_results(problem, limits, &window, &STRIPS_BACKWARD_INPUT, plan),
     }
 }
 
@@ -91,25 +93,31 @@ fn plan_results(
     Ok(true)
 }
 
-fn plan_backward_weight(problem: &Problem, limits: &Limits, window: &Window, plan: &mut Plan) -> Result<bool> {
-    if problem.options.skip_weight {
-        return Ok(false);
-    }
+/// Weight gradient, if there is a kernel for it. Each pair of an input and an output channel of a group is summed on its
+/// own, so it is for few of them.
+pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
+    let window = window(problem, limits).filter(|_| !problem.options.skip_weight)?;
     let module = STRIPS_BACKWARD_WEIGHT.tiled(window.index, false);
-    let columns = Columns {
+    let efficiency = match problem.channels_per_group() {
+        1 => EFFICIENCY,
+        _ if limits.software => PAIRS_EFFICIENCY_SOFTWARE,
+        _ => PAIRS_EFFICIENCY,
+    };
+    Some(Reduction {
+        problem: problem.clone(),
         kernel: &STRIPS_BACKWARD_WEIGHT,
         tile: window.index,
-        specialization: specialization(problem, module, window),
-        tiles: problem.k,
+        specialization: specialization(problem, module, &window),
+        tiles: problem.k * problem.channels_per_group(),
+        residents: 0,
         image_units: problem.p.div_ceil(window.rows) * problem.q.div_ceil(window.columns),
         unit_pixels: window.rows * window.columns,
         step: window.threads,
         // A round a strip, and a few to sum what the threads have.
         most_units: (limits.loop_iterations / 2).saturating_mul(window.threads),
-        seconds: problem.flops() / (EFFICIENCY * limits.flops),
+        seconds: problem.flops() / (efficiency * limits.flops),
         packs_channels: false,
-    };
-    wgrad::plan_splits(problem, limits, &columns, plan)
+    })
 }
 
 /// Values for the module's constants; see `shaders/lib/strips.glsl`.

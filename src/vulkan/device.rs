@@ -28,6 +28,8 @@ pub struct Options {
     pub piece_bytes: u64,
     /// For tests and measurements: see [`Limits::tile`].
     pub tile: Option<usize>,
+    /// For tests and measurements: see [`Limits::kernel`].
+    pub kernel: Option<&'static str>,
 }
 
 /// A logical device and its queues.
@@ -73,11 +75,11 @@ pub struct Counters {
 impl Device {
     /// Opens a device for compute.
     pub fn new(physical: &PhysicalDevice, options: Options) -> Result<Device> {
-        let Options { budget, minimum_limits, piece_bytes, tile } = options;
+        let Options { budget, minimum_limits, piece_bytes, tile, kernel } = options;
         let instance = physical.instance;
         let logical = Logical::open(physical, !minimum_limits)?;
         let Enabled { push_descriptors, buffer_addresses, timelines, import_host, layout } = logical.enabled;
-        let full = Limits { tile, ..limits(physical, &logical.enabled)? };
+        let full = Limits { tile, kernel, ..limits(physical, &logical.enabled)? };
         let queues = Queues::new(&logical.raw, layout, timelines)?;
         // From here on `Drop` destroys what is made, whatever fails.
         let unified = !minimum_limits && piece_bytes == 0 && shares_host_memory(instance, physical);
@@ -394,6 +396,7 @@ fn limits(physical: &PhysicalDevice, enabled: &Enabled) -> Result<Limits> {
         push_descriptors: enabled.push_descriptors,
         software,
         tile: None,
+        kernel: None,
         loop_iterations: if software { 60_000 } else { u64::MAX },
         concurrent_workgroups: if software { units } else { 2 * units },
         flops: unit_flops * f64::from(units),

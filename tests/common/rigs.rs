@@ -39,6 +39,12 @@ pub fn tile_rigs(tile: usize) -> Vec<Rig> {
     vulkan_only(devices_with(&desc, &format!(", tile {tile}")))
 }
 
+/// The Vulkan devices once more, with this kernel wherever there is a choice.
+pub fn kernel_rigs(kernel: &'static str) -> Vec<Rig> {
+    let desc = ContextDesc { kernel: Some(kernel), ..ContextDesc::default() };
+    vulkan_only(devices_with(&desc, &format!(", {kernel}")))
+}
+
 fn vulkan_only(mut rigs: Vec<Rig>) -> Vec<Rig> {
     rigs.retain(|rig| rig.context.device().kind != DeviceKind::Cpu);
     rigs

@@ -1,0 +1,161 @@
+//! Splitting the long reduction of a weight (and bias) gradient over workgroups, whatever the kernel.
+
+use super::channels::{Packing, filled};
+use super::slices::{Reach, whole};
+use super::{FLAG_SKIP_WEIGHT, Kernel, reduce};
+use crate::error::{Error, Result};
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
+use crate::problem::Problem;
+
+/// A weight gradient's kernel, but for how the reduction is split.
+pub struct Reduction {
+    /// The problem as the kernel sees it.
+    pub problem: Problem,
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// Which of its tiles.
+    pub tile: usize,
+    /// Values of its specialization constants.
+    pub specialization: Vec<u32>,
+    /// Workgroups of one split.
+    pub tiles: u64,
+    /// Workgroups that one of the device's units runs at once; 0: many, it does not matter how many.
+    pub residents: u64,
+    /// Units that an image of the output is summed by.
+    pub image_units: u64,
+    /// Output pixels of a unit.
+    pub unit_pixels: u64,
+    /// Units that a workgroup takes at a time.
+    pub step: u64,
+    /// Units that a workgroup can sum at most.
+    pub most_units: u64,
+    /// Estimated seconds for the whole reduction.
+    pub seconds: f64,
+    /// It reads both tensors packed by channels of four.
+    pub packs_channels: bool,
+}
+
+/// Fewer output pixels than this a split, and summing the splits costs more than it gains.
+const LEAST_PIXELS: u64 = 512;
+/// More output pixels than this a split, and the sum of its chains of 64 grows beyond the accuracy contract.
+const MOST_PIXELS: u64 = 1 << 17;
+/// Bytes of partial sums beyond which splitting stops.
+const MOST_PARTIAL_BYTES: u64 = 64 << 20;
+/// Workgroups wanted for each that the device runs at once, where it does not matter how many there are.
+const WAVES: u64 = 2;
+/// What a further split costs, as a share of a wave.
+const SPLIT_COST: f64 = 0.01;
+
+impl Reduction {
+    /// The kernel's file.
+    pub fn name(&self) -> &'static str {
+        let name = self.kernel.tiled(self.tile, false).name;
+        name.split_once('.').map_or(name, |(file, _)| file)
+    }
+
+    /// How many splits fill the device.
+    fn wanted_splits(&self, limits: &Limits) -> u64 {
+        let tiles = self.tiles.max(1);
+        let fill = (WAVES * u64::from(limits.concurrent_workgroups)).div_ceil(tiles);
+        if self.residents == 0 {
+            return fill;
+        }
+        // Workgroups that last equally long: the last wave should be full.
+        let slots = (u64::from(limits.concurrent_workgroups / 2) * self.residents).max(1);
+        let time = |splits: u64| {
+            (tiles * splits).div_ceil(slots) as f64 / splits as f64
+                + SPLIT_COST * splits as f64 * tiles as f64 / slots as f64
+        };
+        (1..=(2 * slots).div_ceil(tiles)).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
+    }
+}
+
+/// Splits the reduction, and sums the splits where there is more than one. Plans nothing, and returns false, for a
+/// kernel that would need addresses and does not take any.
+pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<bool> {
+    let problem = &reduction.problem;
+    let weights = if problem.options.skip_weight { 0 } else { problem.weight_elements() };
+    let biases = if problem.options.bias { problem.k } else { 0 };
+    let read = if reduction.packs_channels { filled(problem) } else { problem.clone() };
+    let reach = Reach::new(&read, limits, &[("the weight's gradient", weights)])?;
+    let images: Vec<_> = reach.slices(problem).collect();
+
+    // Every slice of the batch has at least one split; beyond that, as many as fill the device.
+    let units = reduction.image_units;
+    let wanted = reduction.wanted_splits(limits);
+    let affordable = MOST_PARTIAL_BYTES / 4 / (weights + biases).max(1);
+    let most = wanted.min(affordable).max(1);
+    let longest = reduction.most_units / reduction.step * reduction.step;
+    let least = LEAST_PIXELS.div_ceil(reduction.unit_pixels);
+    let even = (problem.n * units).div_ceil(most).max(least).next_multiple_of(reduction.step);
+    let split_units = even.min(longest).min(MOST_PIXELS / reduction.unit_pixels);
+    let splits_of = |count: u64| (count * units).div_ceil(split_units);
+    let splits: u64 = images.iter().map(|part| splits_of(part.count)).sum();
+
+    // Every slice of the batch adds a partial sum, so together they may reach beyond a binding where no tensor does.
+    let partial_elements = splits.saturating_mul(weights.max(biases));
+    let addresses = reach.addresses_for(partial_elements, limits).ok_or_else(|| {
+        Error::unsupported(format!(
+            "the weight's gradient takes {splits} partial sums of {} bytes each, more than this device binds at most",
+            4 * weights.max(biases)
+        ))
+    })?;
+    if addresses && !reduction.kernel.takes_addresses() {
+        return Ok(false);
+    }
+
+    let direct = splits == 1 && !problem.options.accumulate;
+    let (weight_at, bias_at) = if direct {
+        (whole(Role::Weight, weights), whole(Role::Bias, biases))
+    } else {
+        (partial(plan, splits * weights), partial(plan, splits * biases))
+    };
+    let (mut input_packing, mut output_packing) = (Packing::new(Role::Input), Packing::new(Role::Output));
+    let mut first_split = 0;
+    for part in &images {
+        let (mut input, mut output) = (part.input(problem), part.output(problem));
+        if reduction.packs_channels {
+            if !problem.options.skip_weight {
+                input = input_packing.plan(problem, limits, part, addresses, plan)?;
+            }
+            output = output_packing.plan(problem, limits, part, addresses, plan)?;
+        }
+        let part_splits = splits_of(part.count);
+        let mut sizes = part.sizes(problem);
+        sizes.flags = if problem.options.skip_weight { FLAG_SKIP_WEIGHT } else { 0 };
+        sizes.extra = [split_units as u32, 0];
+        let share = part.count as f64 / problem.n as f64;
+        let dispatch = Dispatch {
+            module: reduction.kernel.tiled(reduction.tile, addresses),
+            specialization: reduction.specialization.clone(),
+            operands: [
+                (!problem.options.skip_weight).then_some(input),
+                slice_of(weight_at, first_split, part_splits, weights),
+                slice_of(bias_at, first_split, part_splits, biases),
+                Some(output),
+            ],
+            sizes,
+            tiles: 0..0,
+        };
+        plan.push(dispatch, reduction.tiles * part_splits, share * reduction.seconds)?;
+        first_split += part_splits;
+    }
+    if !direct {
+        reduce::plan(problem, limits, addresses, weight_at, whole(Role::Weight, weights), splits, plan)?;
+        reduce::plan(problem, limits, addresses, bias_at, whole(Role::Bias, biases), splits, plan)?;
+    }
+    Ok(true)
+}
+
+fn partial(plan: &mut Plan, elements: u64) -> Operand {
+    Operand { role: Role::Workspace, offset: plan.reserve(4 * elements), bytes: 4 * elements }
+}
+
+/// The slices that one dispatch's splits write; none where that gradient is not wanted.
+fn slice_of(results: Operand, first_split: u64, splits: u64, elements: u64) -> Option<Operand> {
+    (elements > 0).then_some(Operand {
+        offset: results.offset + 4 * first_split * elements,
+        bytes: 4 * splits * elements,
+        ..results
+    })
+}
