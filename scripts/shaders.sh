@@ -8,4 +8,6 @@ say "Shader compiler"
 system_packages "building shaderc" cmake ninja-build
 export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/libgrilly/compile-shaders
 echo "building in $CARGO_TARGET_DIR"
+# Cargo takes what another checkout built there for up to date.
+cargo clean --quiet --release --package compile-shaders
 cargo run --release --locked -p compile-shaders --features compile-shaders

@@ -8,7 +8,7 @@ use common::cases::{Case, spread, table};
 use common::contract::Contract;
 use common::data::{ADVERSARIAL, Data, Kind};
 use common::reference::{Expected, Reference};
-use common::rigs::{Rig, announce, in_ci, minimum_rigs, rigs, sweep, tile_rigs};
+use common::rigs::{Rig, announce, in_ci, kernel_rigs, minimum_rigs, rigs, sweep, tile_rigs};
 use grilly::Precision;
 use grilly::kernels::table::TILE_SIZES;
 
@@ -66,6 +66,27 @@ fn every_tile_is_exact_on_small_integers() {
             &spread(if in_ci() { 40 } else { 1 }, &TELLING),
             prepare(Kind::Integers),
             holds(Contract::Exact, Precision::Ieee, Placement::Device),
+        );
+    }
+}
+
+#[test]
+fn every_kernel_of_weight_gradients_is_exact_on_small_integers_and_keeps_infinities_apart() {
+    for kernel in ["segments-backward-weight", "strips-backward-weight", "conv2d-backward-weight"] {
+        let rigs = kernel_rigs(kernel);
+        sweep(
+            &format!("IEEE in device memory on small integers with {kernel}, exactly equal"),
+            &rigs,
+            &spread(if in_ci() { 8 } else { 1 }, &TELLING),
+            prepare(Kind::Integers),
+            holds(Contract::Exact, Precision::Ieee, Placement::Device),
+        );
+        sweep(
+            &format!("FP32 on NonFinite with {kernel}"),
+            &rigs,
+            &spread(8, &TELLING),
+            prepare(Kind::NonFinite),
+            holds(Contract::Fp32, Precision::Fp32, Placement::Host),
         );
     }
 }
