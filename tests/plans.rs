@@ -8,6 +8,7 @@ use grilly::kernels::{packed_bytes, plan, plan_packing, table};
 use grilly::plan::{Limits, Plan, Role};
 use grilly::problem::Problem;
 use grilly::{Conv2dConfig, PaddingMode, Pass, PassOptions, Precision};
+use std::collections::HashSet;
 
 /// Limits of the kind that these devices report.
 fn devices() -> Vec<(&'static str, Limits)> {
@@ -255,4 +256,45 @@ fn the_general_kernels_keep_the_seeds_interface() {
         }
         assert!(modules >= 2, "{name}");
     }
+}
+
+/// Every module that has no addresses and computes convolutions runs somewhere in the table of cases, on a GPU or on a
+/// software driver, when its tile or its file is asked for.
+#[test]
+fn every_module_is_reached_by_the_table_of_cases() {
+    let gpu = devices().remove(0).1;
+    let software = Limits { subgroup: 8, software: true, ..gpu.clone() };
+    let kernels = ["segments-backward-weight", "strips-backward-weight", "conv2d-backward-weight"].map(Some);
+    let asked = |limits: &Limits| -> Vec<Limits> {
+        let tiles = (0..table::TILE_SIZES.len()).map(|tile| Limits { tile: Some(tile), ..limits.clone() });
+        tiles.chain(kernels.map(|kernel| Limits { kernel, ..limits.clone() })).collect()
+    };
+    let mut reached = HashSet::new();
+    for limits in asked(&gpu).iter().chain(&asked(&software)) {
+        for case in &cases::table().cases {
+            for problem in problems(&case.config(Precision::Fp32), case.input()) {
+                let plan = plan(&problem, limits, false).expect("the table's cases can be planned");
+                reached.extend(plan.dispatches.iter().map(|dispatch| dispatch.module.name));
+            }
+        }
+    }
+    let all = [
+        &table::CONV2D_FORWARD,
+        &table::CONV2D_BACKWARD_INPUT,
+        &table::CONV2D_BACKWARD_WEIGHT,
+        &table::DEPTHWISE_FORWARD,
+        &table::DEPTHWISE_BACKWARD_INPUT,
+        &table::DEPTHWISE_BACKWARD_WEIGHT,
+        &table::STRIPS_FORWARD,
+        &table::STRIPS_BACKWARD_INPUT,
+        &table::STRIPS_BACKWARD_WEIGHT,
+        &table::SEGMENTS_BACKWARD_WEIGHT,
+    ];
+    let missing: Vec<_> = all
+        .into_iter()
+        .flat_map(|kernel| kernel.modules())
+        .filter(|module| !module.bindings.is_empty() && !reached.contains(module.name))
+        .map(|module| module.name)
+        .collect();
+    assert!(missing.is_empty(), "no case reaches {missing:?}");
 }
