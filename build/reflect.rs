@@ -16,6 +16,7 @@ mod op {
     pub const TYPE_ARRAY: u32 = 28;
     pub const TYPE_STRUCT: u32 = 30;
     pub const CONSTANT: u32 = 43;
+    pub const SPEC_CONSTANT: u32 = 50;
     pub const TYPE_POINTER: u32 = 32;
     pub const TYPE_FORWARD_POINTER: u32 = 39;
     pub const VARIABLE: u32 = 59;
@@ -45,7 +46,7 @@ pub struct Module {
     pub specialization_ids: Vec<u32>,
     /// Threads of a workgroup.
     pub local_size: [u32; 3],
-    /// Bytes of all workgroup variables.
+    /// Bytes of all workgroup variables, arrays of a specialized length as long as by default.
     pub shared_memory: u32,
 }
 
@@ -82,7 +83,7 @@ impl Module {
                 }
                 (op::TYPE_FORWARD_POINTER, [id, _]) => drop(type_bytes.insert(*id, 8)),
                 (op::EXECUTION_MODE, [_, EXECUTION_MODE_LOCAL_SIZE, x, y, z]) => local_size = [*x, *y, *z],
-                (op::CONSTANT, [_, id, value]) => drop(constants.insert(*id, *value)),
+                (op::CONSTANT | op::SPEC_CONSTANT, [_, id, value]) => drop(constants.insert(*id, *value)),
                 (op::TYPE_VECTOR, [id, component, count]) => {
                     type_bytes.insert(*id, type_bytes.get(component).unwrap_or(&0) * count);
                 }

@@ -1,4 +1,5 @@
-// result[i] = Σ over splits of partial[split][i], in the order of the splits, so that the bits never change.
+// result[i] = Σ over splits of partial[split][i], always in the same order, so that the bits never change: SUMMERS
+// threads take every SUMMERS-th split each, and one adds what they have.
 // Binding 0 holds the partial sums, binding 3 the result. With no splits at all the result is zero.
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -6,19 +7,33 @@
 #define INPUT_ACCESS readonly
 #define OUTPUT_ACCESS
 #include "lib/problem.glsl"
-#include "lib/elements.glsl"
 
 #define SPLITS pc.extra_0
 #define ELEMENTS pc.extra_1
 
+layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
+
+const uint SUMMERS = THREADS / RUN; // RUN: elements of a workgroup
+shared float sums[THREADS];
+
 void main() {
-    uint element = element_index();
-    if (element >= ELEMENTS) {
+    uint tile = tile_index();
+    if (tile >= pc.tile_end) {
         return;
     }
+    uint element = tile * RUN + gl_LocalInvocationIndex % RUN;
     float sum = 0;
-    for (uint split = 0; split < SPLITS; ++split) {
-        sum += INPUT(split * ELEMENTS + element);
+    if (element < ELEMENTS) {
+        for (uint split = gl_LocalInvocationIndex / RUN; split < SPLITS; split += SUMMERS) {
+            sum += INPUT(split * ELEMENTS + element);
+        }
     }
-    OUTPUT(element) = (pc.flags & FLAG_ACCUMULATE) != 0 ? OUTPUT(element) + sum : sum;
+    sums[gl_LocalInvocationIndex] = sum;
+    barrier();
+    if (gl_LocalInvocationIndex < RUN && element < ELEMENTS) {
+        [[unroll]] for (uint i = 1; i < SUMMERS; ++i) {
+            sum += sums[i * RUN + gl_LocalInvocationIndex];
+        }
+        OUTPUT(element) = (pc.flags & FLAG_ACCUMULATE) != 0 ? OUTPUT(element) + sum : sum;
+    }
 }

@@ -124,7 +124,7 @@ void main() {
     group = block_of_n / tiles_n;
 
     begin_fetching();
-    multiply(h_axis.taps * w_axis.taps * channel_blocks);
+    multiply(blocks());
 #ifndef OWN_COLUMNS
     if (has_vectors()) {
         store_vectors();

@@ -21,6 +21,8 @@ void begin_fetching() {
     }
 }
 
+uint blocks() { return h_axis.taps * w_axis.taps * channel_blocks; }
+
 void fetch(uint block) {
     uint tap = block / channel_blocks;
     uvec2 tap_at = uvec2(tap / w_axis.taps, tap % w_axis.taps);

@@ -1,7 +1,11 @@
 // How an implicit GEMM fills the shared tiles. Blocks run through all taps of BLOCK source channels before the next
-// channels: what neighbouring taps read is then still in the first cache.
+// channels: what neighbouring taps read is then still in the first cache. Where there are too few channels to fill such
+// blocks, they run through a list of all steps instead: implicit_gemm_steps.glsl.
 //
 // There are no branches around the loads: what does not exist is read somewhere else in the tensor and replaced by zero.
+
+// Room for the list of steps, in whole blocks; 1: there is none.
+layout(constant_id = 1) const uint LISTED_STEPS = 1;
 
 const uint A_VECTORS = BLOCK * TILE_M / 4;
 const uint A_LOADS = (A_VECTORS + THREADS - 1) / THREADS; // a small A has less than one for each thread
@@ -22,12 +26,15 @@ bool pixel_exists[PIXELS];
 uint pixel_plane[PIXELS]; // element of the source's first channel of this group in the pixel's image
 ivec2 pixel_source[PIXELS];
 uint a_vector_at; // this thread's vector of a packed row
-uint next_r, next_s, next_channel;
+uint next_r, next_s, next_channel; // of the block to be fetched
+
+#include "lib/implicit_gemm_steps.glsl"
 
 void begin_fetching() {
     next_r = 0;
     next_s = 0;
     next_channel = 0;
+    next_step = 0;
     a_vector_at = min(first_m / 4 + a_column(), m_vectors - 1); // rows beyond m_count are never written
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
         Pixel pixel = pixel_of(first_n + b_column(j));
@@ -35,13 +42,20 @@ void begin_fetching() {
         pixel_plane[j] = pixel.exists ? (pixel.image * SOURCE_CHANNELS + group * reduced_channels) * source_plane : 0;
         pixel_source[j] = first_source(pixel);
     }
+    if (BY_STEPS) {
+        list_steps();
+    }
+}
+
+uint blocks() {
+    return BY_STEPS ? (steps_in_all() + BLOCK - 1) / BLOCK : h_axis.taps * w_axis.taps * channel_blocks;
 }
 
 // The channel itself, or the last one of the group where it does not exist.
 uint existing(uint channel) { return WHOLE_BLOCKS ? channel : min(channel, reduced_channels - 1); }
 bool exists(uint channel) { return WHOLE_BLOCKS || channel < reduced_channels; }
 
-void fetch() {
+void fetch_tap() {
     uint first_row = weight_row(next_r, next_s);
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint channel = next_channel + a_row() + i * A_STEP;
@@ -66,6 +80,14 @@ void fetch() {
     if (next_r == h_axis.taps) {
         next_r = 0;
         next_channel += BLOCK;
+    }
+}
+
+void fetch() {
+    if (BY_STEPS) {
+        fetch_steps();
+    } else {
+        fetch_tap();
     }
 }
 

@@ -1,13 +1,16 @@
 //! Forward and input gradient as an implicit GEMM: `shaders/lib/implicit_gemm.glsl`.
 
-use super::FLAG_ACCUMULATE;
 use super::channels::{Packing, filled};
 use super::slices::{Images, Reach, whole};
 use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
-use super::tile::{Size, choose};
+use super::tile::{Size, Tile, choose};
+use super::{FLAG_ACCUMULATE, Kernel};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes};
 use crate::problem::{Pass, Problem};
+
+/// What [`Limits::kernel`] calls the blocks of any steps.
+const STEPS: &str = "implicit_gemm_steps";
 
 /// Appends the product of `packed`, a weight in [`super::pack`]'s order, and the source.
 pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan) -> Result<()> {
@@ -19,7 +22,7 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
     } else {
         (problem.channels_per_group(), problem.outputs_per_group())
     };
-    let size = Size {
+    let by_taps = Size {
         m: result_channels,
         n: problem.n * phases.cells,
         // Each tap belongs to one phase.
@@ -27,9 +30,16 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
         runs: problem.taps(),
         run: source_channels,
         rounds: phases.rounds,
+        listed: 0,
         transposing: false,
     };
-    let (tile, seconds) = choose(kernel, &size, limits)?;
+    let by_steps = Size {
+        runs: phases.count,
+        run: (problem.taps() * source_channels).div_ceil(phases.count),
+        listed: phases.most_taps * source_channels,
+        ..by_taps
+    };
+    let (size, tile, seconds) = by_taps_or_steps(kernel, by_taps, by_steps, limits)?;
     let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };
     let reach = Reach::new(&read, limits, &[("the packed weight", packed.bytes / 4)])?;
     let (source, binding) = if forward { (Role::Input, 0) } else { (Role::Output, 3) };
@@ -40,10 +50,14 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
             operands[binding] = Some(packing.plan(problem, limits, &images, reach.addresses, plan)?);
         }
         let module = kernel.tiled(tile.index, reach.addresses);
-        let whole_blocks = u32::from(source_channels.is_multiple_of(u64::from(tile.block)));
+        let value = |id: &u32| match *id {
+            0 => source_channels.is_multiple_of(u64::from(tile.block)).into(),
+            1 => tile.listed(&size).max(1) as u32,
+            id => unreachable!("{} has no constant {id}", module.name),
+        };
         let dispatch = Dispatch {
             module,
-            specialization: module.specialization_ids.iter().map(|_| whole_blocks).collect(),
+            specialization: module.specialization_ids.iter().map(value).collect(),
             operands,
             sizes: Sizes { extra: phases.tap_steps, ..sizes(problem, &images) },
             tiles: 0..0,
@@ -55,6 +69,16 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
     Ok(())
 }
 
+/// Whether blocks take the channels of one tap or any steps of all taps, which serves few channels, whatever is faster.
+fn by_taps_or_steps(kernel: &Kernel, by_taps: Size, by_steps: Size, limits: &Limits) -> Result<(Size, Tile, f64)> {
+    let (tile, seconds) = choose(kernel, &by_taps, limits)?;
+    let listed = choose(kernel, &by_steps, limits).ok().filter(|_| by_steps.listed > 1);
+    Ok(match listed {
+        Some((listing, less)) if less < seconds || limits.kernel == Some(STEPS) => (by_steps, listing, less),
+        _ => (by_taps, tile, seconds),
+    })
+}
+
 /// How result pixels are taken, phase by phase; see `shaders/lib/phases.glsl`.
 struct Phases {
     count: u64,
@@ -62,6 +86,8 @@ struct Phases {
     cells: u64,
     /// From one of a phase's taps to the next, along each axis.
     tap_steps: [u32; 2],
+    /// Taps that a phase has at most.
+    most_taps: u64,
     /// Rounds of loops in which a thread finds its phase's first taps.
     rounds: u64,
 }
@@ -69,7 +95,13 @@ struct Phases {
 impl Phases {
     fn of(problem: &Problem) -> Phases {
         if problem.pass == Pass::Forward {
-            return Phases { count: 1, cells: problem.p * problem.q, tap_steps: [1, 1], rounds: 0 };
+            return Phases {
+                count: 1,
+                cells: problem.p * problem.q,
+                tap_steps: [1, 1],
+                most_taps: problem.taps(),
+                rounds: 0,
+            };
         }
         let [h, w] = [0, 1].map(|axis| problem.stride[axis] / gcd(problem.stride[axis], problem.dilation[axis]));
         Phases {
@@ -77,6 +109,7 @@ impl Phases {
             count: problem.stride[0].min(problem.h) * problem.stride[1].min(problem.w),
             cells: problem.h.div_ceil(problem.stride[0]) * problem.w.div_ceil(problem.stride[1]),
             tap_steps: [h as u32, w as u32], // sizes were checked to fit 31 bits
+            most_taps: problem.r.div_ceil(h) * problem.s.div_ceil(w),
             rounds: h.min(problem.r) + w.min(problem.s),
         }
     }

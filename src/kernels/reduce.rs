@@ -1,7 +1,7 @@
 //! Summing the splits of a reduction in their order: `shaders/reduce-splits.glsl`.
 
 use super::FLAG_ACCUMULATE;
-use super::table::{REDUCE_SPLITS, REDUCE_SPLITS_THREADS as THREADS};
+use super::table::{REDUCE_SPLITS, REDUCE_SPLITS_RUN as RUN};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Sizes};
 use crate::problem::Problem;
@@ -31,5 +31,5 @@ pub fn plan(
         },
         tiles: 0..0,
     };
-    plan.push(dispatch, elements.div_ceil(u64::from(THREADS)), (splits * elements) as f64 / limits.flops)
+    plan.push(dispatch, elements.div_ceil(u64::from(RUN)), (splits * elements) as f64 / limits.flops)
 }

@@ -53,6 +53,10 @@ const HALF_SPEED_THREADS: f64 = 64.0;
 const FULL_SPEED_THREADS: f64 = 512.0;
 /// Blocks in whose time a workgroup begins and ends.
 const OVERHEAD_BLOCKS: u64 = 4;
+/// How much longer a block takes whose steps are looked up in a list.
+const LISTED_COST: f64 = 1.1;
+/// Bytes of shared memory for a listed step.
+const LISTED_BYTES: u64 = 16;
 
 fn tiles() -> impl Iterator<Item = Tile> {
     TILE_SIZES.iter().zip(EFFICIENCIES).enumerate().map(|(index, (&sizes, efficiency))| {
@@ -72,11 +76,18 @@ impl Tile {
         u64::from(self.lanes_n * self.thread_n)
     }
 
-    fn fits(&self, kernel: &Kernel, limits: &Limits) -> bool {
+    fn fits(&self, kernel: &Kernel, size: &Size, limits: &Limits) -> bool {
         let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_shuffle;
+        let module = kernel.tiled(self.index, false);
         has_subgroup
             && self.threads <= limits.workgroup_threads
-            && kernel.tiled(self.index, false).shared_memory <= limits.shared_memory
+            && (size.listed == 0 || !self.own_columns())
+            && u64::from(module.shared_memory) + self.listed(size) * LISTED_BYTES <= limits.shared_memory.into()
+    }
+
+    /// Entries of the list of steps, in whole blocks.
+    pub fn listed(&self, size: &Size) -> u64 {
+        size.listed.next_multiple_of(self.block.into())
     }
 
     /// Whether it reads tensors packed by channels of four.
@@ -97,7 +108,8 @@ impl Tile {
 
     /// Rounds of loops that a thread runs for a result.
     fn iterations(&self, size: &Size) -> u64 {
-        size.rounds + size.runs * size.run.div_ceil(u64::from(self.block)) * self.rounds()
+        let listing = self.listed(size).div_ceil(self.threads.into());
+        size.rounds + listing + size.runs * size.run.div_ceil(u64::from(self.block)) * self.rounds()
     }
 
     /// Terms that one thread can sum within the device's rounds of loops.
@@ -119,7 +131,8 @@ impl Tile {
         let threads = (most as f64 * f64::from(self.threads)).min(FULL_SPEED_THREADS);
         let Efficiency { gpu, gpu_transposing, .. } = self.efficiency;
         let full_speed = if size.transposing { gpu_transposing } else { gpu };
-        let speed = full_speed * threads / (threads + HALF_SPEED_THREADS);
+        let listed_cost = if size.listed > 0 { LISTED_COST } else { 1.0 };
+        let speed = full_speed * threads / (threads + HALF_SPEED_THREADS) / listed_cost;
         let steps = (blocks + OVERHEAD_BLOCKS) * u64::from(self.block);
         (most * units * self.m() * self.n()) as f64 * steps as f64 / speed
     }
@@ -141,6 +154,8 @@ pub struct Size {
     pub run: u64,
     /// Rounds of loops that a thread runs before it begins.
     pub rounds: u64,
+    /// Steps that a workgroup lists in shared memory before it begins; 0: it has no list.
+    pub listed: u64,
     /// Both operands are contiguous along the reduction.
     pub transposing: bool,
 }
@@ -150,7 +165,8 @@ pub struct Size {
 /// # Errors
 /// `Unsupported` if no tile can be run.
 pub fn choose(kernel: &Kernel, size: &Size, limits: &Limits) -> Result<(Tile, f64)> {
-    let fitting = tiles().filter(|tile| tile.fits(kernel, limits) && tile.iterations(size) <= limits.loop_iterations);
+    let fitting =
+        tiles().filter(|tile| tile.fits(kernel, size, limits) && tile.iterations(size) <= limits.loop_iterations);
     let cost = |tile: &Tile| if limits.tile == Some(tile.index) { 0.0 } else { tile.cost(size, limits) };
     let best = fitting.min_by(|a, b| cost(a).total_cmp(&cost(b))).ok_or_else(|| {
         Error::unsupported(format!(

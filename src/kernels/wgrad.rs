@@ -21,6 +21,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Result<Reduction> {
         runs: 1,
         run: problem.n * problem.p * problem.q,
         rounds: 0,
+        listed: 0,
         transposing: true,
     };
     // Splitting fills the device whatever the tile, so the waves of one split do not count, nor does its length.

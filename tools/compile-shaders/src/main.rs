@@ -12,12 +12,20 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Everything that decides a module's bytes, relative to the repository's root.
 const COMPILER_INPUTS: [&str; 3] =
     ["tools/compile-shaders/src/main.rs", "tools/compile-shaders/Cargo.toml", "shaders/permutations.txt"];
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// One module to be compiled.
+struct Job<'a> {
+    kernel: &'a Kernel,
+    size: Option<&'a Size>,
+    addresses: bool,
+}
+
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     // Asked when it runs, not when it is built: one build in a cache serves several checkouts.
     let package = std::env::var("CARGO_MANIFEST_DIR").map_err(|_| "run this through cargo: make shaders")?;
     std::env::set_current_dir(Path::new(&package).join("../.."))?;
@@ -27,27 +35,35 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::remove_file(stale)?;
     }
 
-    let compiler = shaderc::Compiler::new()?;
     let all = Permutations::parse(&fs::read_to_string("shaders/permutations.txt")?)?;
-    for kernel in &all.kernels {
-        let sizes = all.sizes_of(kernel);
-        let ways = if kernel.addresses { &[false, true][..] } else { &[false] };
-        for (size, &addresses) in sizes.iter().flat_map(|size| ways.iter().map(move |way| (*size, way))) {
-            let module = module_name(kernel, size, addresses);
-            fs::write(output.join(format!("{module}.spv")), compile(&compiler, kernel, size, addresses)?)?;
+    let jobs: Vec<Job> = all.kernels.iter().flat_map(|kernel| jobs_of(&all, kernel)).collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<(), Box<dyn Error + Send + Sync>> {
+        let compiler = shaderc::Compiler::new()?;
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let module = module_name(job.kernel, &job.size, job.addresses);
+            fs::write(output.join(format!("{module}.spv")), compile(&compiler, job)?)?;
             println!("{module}");
         }
-    }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a compiler panicked"))
+    })?;
     fs::write(output.join("manifest.sha256"), manifest()?)?;
     Ok(())
 }
 
-fn compile(
-    compiler: &shaderc::Compiler,
-    kernel: &Kernel,
-    size: Option<&Size>,
-    addresses: bool,
-) -> Result<Vec<u8>, Box<dyn Error>> {
+fn jobs_of<'a>(all: &'a Permutations, kernel: &'a Kernel) -> impl Iterator<Item = Job<'a>> {
+    let ways = if kernel.addresses { &[false, true][..] } else { &[false] };
+    let sizes = all.sizes_of(kernel);
+    sizes.into_iter().flat_map(move |size| ways.iter().map(move |&addresses| Job { kernel, size, addresses }))
+}
+
+fn compile(compiler: &shaderc::Compiler, job: &Job) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    let Job { kernel, size, addresses } = *job;
     let mut options = shaderc::CompileOptions::new()?;
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_1 as u32);
     options.set_optimization_level(shaderc::OptimizationLevel::Performance);
@@ -73,7 +89,7 @@ fn compile(
 }
 
 /// `sha256sum` lines over the compiler's inputs, the GLSL and the modules, sorted by path.
-fn manifest() -> Result<String, Box<dyn Error>> {
+fn manifest() -> Result<String, Box<dyn Error + Send + Sync>> {
     let mut files: Vec<PathBuf> = COMPILER_INPUTS.iter().map(PathBuf::from).collect();
     files.extend(files_below(Path::new("shaders"))?);
     files.sort();
@@ -89,7 +105,7 @@ fn manifest() -> Result<String, Box<dyn Error>> {
     Ok(lines)
 }
 
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error + Send + Sync>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
