@@ -1,6 +1,6 @@
-// y = x ⋆ weight + bias where every group has one input channel, for a window of permutations.txt.
+// y = x ⋆ weight + bias by strips of y, for a window of permutations.txt.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
 #include "lib/forward.glsl"
-#include "lib/depthwise-strips.glsl"
+#include "lib/strips_results.glsl"

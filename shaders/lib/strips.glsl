@@ -1,11 +1,9 @@
-// Depthwise kernels by strips: a thread takes COLUMNS × ROWS neighbouring pixels of a plane and goes down the source's
-// lines, each of which it reads once, for all rows of the strip that it reaches. Kernel and stride are #defines, so that
-// every loop unrolls and everything is held in registers.
+// Kernels by strips, for depthwise layers and groups of few channels: a thread takes COLUMNS × ROWS neighbouring pixels
+// of a plane and goes down the source's lines, each of which it reads once, for all rows of the strip that it reaches.
+// Kernel and stride are #defines, so that every loop unrolls and everything is held in registers.
 //
 // A line's window begins 4 columns before the strip's own SPAN columns of the source, which begin at a multiple of 4: with
 // row widths that are multiples of 4 too, each vector of the window lies within the row or outside of it.
-//
-// A sum has no more than 64 products here, so one chain holds them.
 //
 // spirv-opt does not unroll a loop that has another one within a branch: branches stand inside of loops here.
 

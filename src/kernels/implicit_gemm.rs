@@ -12,16 +12,22 @@ use crate::problem::{Pass, Problem};
 /// What [`Limits::kernel`] calls the blocks of any steps.
 const STEPS: &str = "implicit_gemm_steps";
 
-/// Appends the product of `packed`, a weight in [`super::pack`]'s order, and the source.
-pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan) -> Result<()> {
-    let forward = problem.pass == Pass::Forward;
+/// How a problem is served on a device.
+pub struct Choice {
+    tile: Tile,
+    size: Size,
+    /// Estimated time.
+    pub seconds: f64,
+}
+
+/// Whether blocks take channels of one tap, or any steps of all taps, which serves few channels; and with which tile.
+///
+/// # Errors
+/// `Unsupported` if no tile can be run.
+pub fn choice(problem: &Problem, limits: &Limits) -> Result<Choice> {
+    let kernel = kernel_for(problem);
+    let (result_channels, source_channels) = channels(problem);
     let phases = Phases::of(problem);
-    let kernel = if forward { &CONV2D_FORWARD } else { &CONV2D_BACKWARD_INPUT };
-    let (result_channels, source_channels) = if forward {
-        (problem.outputs_per_group(), problem.channels_per_group())
-    } else {
-        (problem.channels_per_group(), problem.outputs_per_group())
-    };
     let by_taps = Size {
         m: result_channels,
         n: problem.n * phases.cells,
@@ -39,10 +45,38 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
         listed: phases.most_taps * source_channels,
         ..by_taps
     };
-    let (size, tile, seconds) = by_taps_or_steps(kernel, by_taps, by_steps, limits)?;
+    let (tile, seconds) = choose(kernel, &by_taps, limits)?;
+    let listed = choose(kernel, &by_steps, limits).ok().filter(|_| by_steps.listed > 1);
+    Ok(match listed {
+        Some((listing, less)) if less < seconds || limits.kernel == Some(STEPS) => {
+            Choice { tile: listing, size: by_steps, seconds: less }
+        }
+        _ => Choice { tile, size: by_taps, seconds },
+    })
+}
+
+fn kernel_for(problem: &Problem) -> &'static Kernel {
+    if problem.pass == Pass::Forward { &CONV2D_FORWARD } else { &CONV2D_BACKWARD_INPUT }
+}
+
+/// Channels of the result and of the source in a group.
+fn channels(problem: &Problem) -> (u64, u64) {
+    let channels = (problem.outputs_per_group(), problem.channels_per_group());
+    if problem.pass == Pass::Forward { channels } else { (channels.1, channels.0) }
+}
+
+/// Appends the product of `packed`, a weight in [`super::pack`]'s order, and the source.
+///
+/// # Errors
+/// `Unsupported` for tensors beyond this device's reach.
+pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, packed: Operand, plan: &mut Plan) -> Result<()> {
+    let Choice { tile, size, seconds } = choice;
+    let kernel = kernel_for(problem);
+    let (_, source_channels) = channels(problem);
+    let phases = Phases::of(problem);
     let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };
     let reach = Reach::new(&read, limits, &[("the packed weight", packed.bytes / 4)])?;
-    let (source, binding) = if forward { (Role::Input, 0) } else { (Role::Output, 3) };
+    let (source, binding) = if problem.pass == Pass::Forward { (Role::Input, 0) } else { (Role::Output, 3) };
     let mut packing = Packing::new(source);
     for images in reach.slices(problem) {
         let mut operands = operands(problem, &images, packed);
@@ -52,7 +86,7 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
         let module = kernel.tiled(tile.index, reach.addresses);
         let value = |id: &u32| match *id {
             0 => source_channels.is_multiple_of(u64::from(tile.block)).into(),
-            1 => tile.listed(&size).max(1) as u32,
+            1 => tile.listed(size).max(1) as u32,
             id => unreachable!("{} has no constant {id}", module.name),
         };
         let dispatch = Dispatch {
@@ -67,16 +101,6 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
         plan.push(dispatch, size.m.div_ceil(tile.m()) * columns * problem.groups, share * seconds)?;
     }
     Ok(())
-}
-
-/// Whether blocks take the channels of one tap or any steps of all taps, which serves few channels, whatever is faster.
-fn by_taps_or_steps(kernel: &Kernel, by_taps: Size, by_steps: Size, limits: &Limits) -> Result<(Size, Tile, f64)> {
-    let (tile, seconds) = choose(kernel, &by_taps, limits)?;
-    let listed = choose(kernel, &by_steps, limits).ok().filter(|_| by_steps.listed > 1);
-    Ok(match listed {
-        Some((listing, less)) if less < seconds || limits.kernel == Some(STEPS) => (by_steps, listing, less),
-        _ => (by_taps, tile, seconds),
-    })
 }
 
 /// How result pixels are taken, phase by phase; see `shaders/lib/phases.glsl`.

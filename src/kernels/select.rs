@@ -1,5 +1,6 @@
 //! Which kernels serve a problem on a device.
 
+use super::slices::whole;
 use super::splits::{self, Reduction};
 use super::{depthwise, implicit_gemm, pack, pad, segments, strips, wgrad};
 use crate::error::Result;
@@ -53,7 +54,9 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
         return Ok(());
     }
     if depthwise::applies(problem) {
-        return if strips::plan(problem, limits, plan)? { Ok(()) } else { depthwise::plan(problem, limits, plan) };
+        let weight = whole(Role::Weight, problem.weight_elements());
+        let by_strips = strips::plan(problem, limits, weight, plan)?;
+        return if by_strips { Ok(()) } else { depthwise::plan(problem, limits, plan) };
     }
     let bytes = pack::packed_bytes(problem);
     let packed = if prepacked {
@@ -63,7 +66,13 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
         pack::plan(problem, limits, packed, plan)?;
         packed
     };
-    implicit_gemm::plan(problem, limits, packed, plan)
+    let choice = implicit_gemm::choice(problem, limits);
+    let dense = choice.as_ref().map_or(f64::INFINITY, |choice| choice.seconds);
+    let faster = strips::seconds(problem, limits).is_some_and(|seconds| seconds < dense);
+    if (faster || limits.kernel == Some(strips::NAME)) && strips::plan(problem, limits, packed, plan)? {
+        return Ok(());
+    }
+    implicit_gemm::plan(problem, limits, &choice?, packed, plan)
 }
 
 fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {

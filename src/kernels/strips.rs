@@ -1,22 +1,28 @@
-//! Convolutions with one input channel a group, by strips of pixels, for the windows of `shaders/permutations.txt`:
+//! Depthwise layers and groups of few channels by strips of pixels, for the windows of `shaders/permutations.txt`:
 //! `shaders/lib/strips.glsl`.
 
-use super::Kernel;
 use super::implicit_gemm::{operands, sizes};
-use super::slices::{Reach, whole};
+use super::slices::Reach;
 use super::splits::Reduction;
 use super::table::{
     STRIPS_BACKWARD_INPUT, STRIPS_BACKWARD_WEIGHT, STRIPS_FORWARD, STRIPS_FORWARD_THREADS as THREADS, WINDOW_SIZES,
 };
+use super::tile::busiest_unit;
 use crate::error::Result;
-use crate::plan::{Dispatch, Limits, Module, Plan, Role, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
+use crate::plan::{Dispatch, Limits, Module, Operand, Plan, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
 use crate::problem::{Pass, Problem};
 
-/// Operations run at about this share of the peak.
+/// What [`Limits::kernel`] calls forward passes and input gradients by strips.
+pub const NAME: &str = "strips";
+
+/// Share of a device's peak that forward passes and input gradients reach.
+const RESULTS_EFFICIENCY: f64 = 0.3;
+/// The same of weight gradients.
 const EFFICIENCY: f64 = 0.2;
 /// Weight gradients of groups with several channels read both planes again for each pair.
 const PAIRS_EFFICIENCY: f64 = 0.1;
-const PAIRS_EFFICIENCY_SOFTWARE: f64 = 0.01;
+/// A software driver reads vectors thread by thread.
+const EFFICIENCY_SOFTWARE: f64 = 0.01;
 /// Columns of the source that are read before and after a strip's own.
 const MARGIN: u64 = 4;
 
@@ -30,16 +36,55 @@ struct Window {
     threads: u64,
 }
 
-/// Appends a forward pass or an input gradient if there is a kernel for it; says whether there is.
+/// Estimated time of a forward pass or an input gradient, if there is a kernel for it.
+pub fn seconds(problem: &Problem, limits: &Limits) -> Option<f64> {
+    let window = window(problem, limits)?;
+    let efficiency = if limits.software { EFFICIENCY_SOFTWARE } else { RESULTS_EFFICIENCY };
+    let strips = problem.n * window.strips(problem);
+    let results = if problem.pass == Pass::Forward { problem.output_elements() } else { problem.input_elements() };
+    // Strips at the edges compute what does not exist.
+    let strip = problem.flops() / results as f64 * (window.rows * window.columns) as f64;
+    let workgroup = f64::from(THREADS) * strip / efficiency;
+    let workgroups = strips.div_ceil(THREADS.into());
+    Some(busiest_unit(workgroup, workgroups, THREADS.into(), limits) / limits.flops)
+}
+
+/// Appends a forward pass or an input gradient if there is a kernel for it; says whether there is. The weight is a
+/// depthwise layer's own, or packed in [`super::pack`]'s order.
 ///
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
-pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<bool> {
-    let Some(window) = window(problem, limits) else { return Ok(false) };
-    match problem.pass {
-        Pass::Forward => plan_results(problem, limits, &window, &STRIPS_FORWARD, plan),
-        _ if problem.outputs_per_group() > 1 => Ok(false),
-        _ => plan_results(problem, limits, &window, &STRIPS_BACKWARD_INPUT, plan),
+pub fn plan(problem: &Problem, limits: &Limits, weight: Operand, plan: &mut Plan) -> Result<bool> {
+    let (Some(window), Some(seconds)) = (window(problem, limits), seconds(problem, limits)) else { return Ok(false) };
+    let kernel = if problem.pass == Pass::Forward { &STRIPS_FORWARD } else { &STRIPS_BACKWARD_INPUT };
+    let reach = Reach::new(problem, limits, &[("the weight", weight.bytes / 4)])?;
+    if reach.addresses {
+        return Ok(false);
+    }
+    let module = kernel.tiled(window.index, false);
+    for images in reach.slices(problem) {
+        let dispatch = Dispatch {
+            module,
+            specialization: specialization(problem, module, &window),
+            operands: operands(problem, &images, weight),
+            sizes: sizes(problem, &images),
+            tiles: 0..0,
+        };
+        let share = images.count as f64 / problem.n as f64;
+        let strips = images.count * window.strips(problem);
+        plan.push(dispatch, strips.div_ceil(u64::from(THREADS)), share * seconds)?;
+    }
+    Ok(true)
+}
+
+impl Window {
+    /// Strips of an image of the result.
+    fn strips(&self, problem: &Problem) -> u64 {
+        let (channels, height, width) = match problem.pass {
+            Pass::BackwardInput => (problem.c, problem.h, problem.w),
+            _ => (problem.k, problem.p, problem.q),
+        };
+        channels * height.div_ceil(self.rows) * width.div_ceil(self.columns)
     }
 }
 
@@ -57,40 +102,14 @@ fn window(problem: &Problem, limits: &Limits) -> Option<Window> {
         (problem.padding[1], (problem.s - 1).saturating_sub(problem.padding[1] + stride - 1))
     };
     let margin = if backward_input { MARGIN * stride } else { MARGIN };
-    let fits =
-        problem.dilation == [1, 1] && before <= margin && after <= margin && threads <= limits.workgroup_threads.into();
+    // A loop over the source's channels within one over its chains of them.
+    let rounds = 2 * sources(problem);
+    let fits = problem.dilation == [1, 1]
+        && before <= margin
+        && after <= margin
+        && rounds <= limits.loop_iterations
+        && threads <= limits.workgroup_threads.into();
     fits.then_some(Window { index, stride, rows, columns, threads })
-}
-
-fn plan_results(
-    problem: &Problem,
-    limits: &Limits,
-    window: &Window,
-    kernel: &'static Kernel,
-    plan: &mut Plan,
-) -> Result<bool> {
-    let forward = problem.pass == Pass::Forward;
-    let reach = Reach::new(problem, limits, &[("the weight", problem.weight_elements())])?;
-    if reach.addresses {
-        return Ok(false);
-    }
-    let (channels, height, width) =
-        if forward { (problem.k, problem.p, problem.q) } else { (problem.c, problem.h, problem.w) };
-    let strips = channels * height.div_ceil(window.rows) * width.div_ceil(window.columns);
-    let module = kernel.tiled(window.index, false);
-    for images in reach.slices(problem) {
-        let dispatch = Dispatch {
-            module,
-            specialization: specialization(problem, module, window),
-            operands: operands(problem, &images, whole(Role::Weight, problem.weight_elements())),
-            sizes: sizes(problem, &images),
-            tiles: 0..0,
-        };
-        let share = images.count as f64 / problem.n as f64;
-        let seconds = share * problem.flops() / (EFFICIENCY * limits.flops);
-        plan.push(dispatch, (images.count * strips).div_ceil(u64::from(THREADS)), seconds)?;
-    }
-    Ok(true)
 }
 
 /// Weight gradient, if there is a kernel for it. Each pair of an input and an output channel of a group is summed on its
@@ -100,7 +119,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
     let module = STRIPS_BACKWARD_WEIGHT.tiled(window.index, false);
     let efficiency = match problem.channels_per_group() {
         1 => EFFICIENCY,
-        _ if limits.software => PAIRS_EFFICIENCY_SOFTWARE,
+        _ if limits.software => EFFICIENCY_SOFTWARE,
         _ => PAIRS_EFFICIENCY,
     };
     Some(Reduction {
@@ -120,12 +139,18 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
     })
 }
 
+/// Source channels of a group.
+fn sources(problem: &Problem) -> u64 {
+    if problem.pass == Pass::BackwardInput { problem.outputs_per_group() } else { problem.channels_per_group() }
+}
+
 /// Values for the module's constants; see `shaders/lib/strips.glsl`.
 fn specialization(problem: &Problem, module: &Module, window: &Window) -> Vec<u32> {
     let beyond = |rows: u64| rows.wrapping_sub(problem.padding[0]) & (window.stride - 1);
     let value = |id: &u32| match *id {
         0 => problem.padding[1] as u32,
         1 => (problem.r - 1 - beyond(problem.r - 1)) as u32,
+        2 => sources(problem) as u32,
         VECTORS_ID => {
             let vectors = |width: u64, flag: u32| if width.is_multiple_of(4) { flag } else { 0 };
             vectors(problem.w, VECTORS_INPUT) | vectors(problem.q, VECTORS_OUTPUT)

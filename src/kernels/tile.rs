@@ -125,17 +125,25 @@ impl Tile {
             let steps = blocks * u64::from(self.block);
             return (tiles * self.m() * self.n()) as f64 * steps as f64 / self.efficiency.software;
         }
-        // As long as the unit takes that has the most tiles. Few threads cannot hide how long memory takes.
-        let units = u64::from(limits.concurrent_workgroups / 2).max(1);
-        let most = tiles.div_ceil(units);
-        let threads = (most as f64 * f64::from(self.threads)).min(FULL_SPEED_THREADS);
         let Efficiency { gpu, gpu_transposing, .. } = self.efficiency;
-        let full_speed = if size.transposing { gpu_transposing } else { gpu };
+        let efficiency = if size.transposing { gpu_transposing } else { gpu };
         let listed_cost = if size.listed > 0 { LISTED_COST } else { 1.0 };
-        let speed = full_speed * threads / (threads + HALF_SPEED_THREADS) / listed_cost;
         let steps = (blocks + OVERHEAD_BLOCKS) * u64::from(self.block);
-        (most * units * self.m() * self.n()) as f64 * steps as f64 / speed
+        let each = (self.m() * self.n()) as f64 * steps as f64 * listed_cost / efficiency;
+        busiest_unit(each, tiles, self.threads.into(), limits)
     }
+}
+
+/// How long the unit takes that gets the most workgroups, times the device's units, for workgroups that take `each`
+/// where there are enough threads: few cannot hide how long memory takes. Cores of a software driver share evenly.
+pub fn busiest_unit(each: f64, workgroups: u64, threads: u64, limits: &Limits) -> f64 {
+    if limits.software {
+        return each * workgroups as f64;
+    }
+    let units = u64::from(limits.concurrent_workgroups / 2).max(1);
+    let most = workgroups.div_ceil(units);
+    let threads = ((most * threads) as f64).min(FULL_SPEED_THREADS);
+    each * (most * units) as f64 * (threads + HALF_SPEED_THREADS) / threads
 }
 
 /// What is multiplied: m × n results, `times` of them, each reduced over `runs` runs of `run` terms that no block

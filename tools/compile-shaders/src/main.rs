@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let work = || -> Result<(), Box<dyn Error + Send + Sync>> {
         let compiler = shaderc::Compiler::new()?;
         while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let module = module_name(job.kernel, &job.size, job.addresses);
+            let module = module_name(job.kernel, job.size, job.addresses);
             fs::write(output.join(format!("{module}.spv")), compile(&compiler, job)?)?;
             println!("{module}");
         }
