@@ -30,7 +30,7 @@ pub struct ContextDesc {
     pub piece_bytes: u64,
     /// For tests and measurements: which tile of `shaders/permutations.txt` to use wherever it can run.
     pub tile: Option<usize>,
-    /// For tests and measurements: which file of `shaders/` to use wherever there is a choice and it can run.
+    /// For tests and measurements: which of [`crate::kernels::CHOICES`] to use wherever it can run.
     pub kernel: Option<&'static str>,
     /// Where a Vulkan driver's compiled pipelines are kept for the next process.
     pub pipeline_cache: CacheFolder,

@@ -54,7 +54,7 @@ pub struct Limits {
     pub concurrent_workgroups: u32,
     /// For tests and measurements: which tile of `shaders/permutations.txt` to use wherever it can run.
     pub tile: Option<usize>,
-    /// For tests and measurements: which file of `shaders/` to use wherever there is a choice and it can run.
+    /// For tests and measurements: which of [`crate::kernels::CHOICES`] to use wherever it can run.
     pub kernel: Option<&'static str>,
     /// Sustained fp32 operations a second, estimated low: it only decides when a long dispatch is cut.
     pub flops: f64,

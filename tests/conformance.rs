@@ -10,6 +10,7 @@ use common::data::{ADVERSARIAL, Data, Kind};
 use common::reference::{Expected, Reference};
 use common::rigs::{Rig, announce, in_ci, kernel_rigs, minimum_rigs, rigs, sweep, tile_rigs};
 use grilly::Precision;
+use grilly::kernels::CHOICES;
 use grilly::kernels::table::TILE_SIZES;
 
 /// Long sums and shapes that only some kernels take: part of every spread.
@@ -71,8 +72,8 @@ fn every_tile_is_exact_on_small_integers() {
 }
 
 #[test]
-fn every_kernel_of_weight_gradients_is_exact_on_small_integers_and_keeps_infinities_apart() {
-    for kernel in ["segments-backward-weight", "strips-backward-weight", "conv2d-backward-weight"] {
+fn every_kernel_is_exact_on_small_integers_and_keeps_infinities_apart() {
+    for kernel in CHOICES {
         let rigs = kernel_rigs(kernel);
         sweep(
             &format!("IEEE in device memory on small integers with {kernel}, exactly equal"),

@@ -10,7 +10,7 @@ use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes};
 use crate::problem::{Pass, Problem};
 
 /// What [`Limits::kernel`] calls the blocks of any steps.
-const STEPS: &str = "implicit_gemm_steps";
+pub const STEPS: &str = "implicit_gemm_steps";
 
 /// How a problem is served on a device.
 pub struct Choice {

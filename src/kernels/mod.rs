@@ -22,6 +22,15 @@ pub use select::{plan, plan_packing};
 
 use crate::plan::Module;
 
+/// What [`crate::plan::Limits::kernel`] may name: where more than one kernel serves a problem, this one takes it.
+pub const CHOICES: [&str; 5] = [
+    implicit_gemm::STEPS,
+    strips::NAME,
+    "segments-backward-weight",
+    "strips-backward-weight",
+    "conv2d-backward-weight",
+];
+
 /// A kernel's modules: one, or one for each tile; reached through bindings or through addresses.
 pub struct Kernel {
     bound: &'static [Module],
