@@ -13,10 +13,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 /// Everything that decides a module's bytes, relative to the repository's root.
 const COMPILER_INPUTS: [&str; 3] =
     ["tools/compile-shaders/src/main.rs", "tools/compile-shaders/Cargo.toml", "shaders/permutations.txt"];
+
+/// The compiler recurses deeply into long shaders.
+const STACK_BYTES: usize = 64 << 20;
 
 /// One module to be compiled.
 struct Job<'a> {
@@ -47,9 +51,10 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let spawn = |_| thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let workers: Vec<_> = (0..threads).map(spawn).collect::<Result<_, _>>()?;
         workers.into_iter().try_for_each(|worker| worker.join().expect("a compiler panicked"))
     })?;
     fs::write(output.join("manifest.sha256"), manifest()?)?;
