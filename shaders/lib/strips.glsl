@@ -28,8 +28,17 @@ const int COLUMNS = 4 * STRIDE;
 const int SPAN = 4;
 const int LINES = (ROWS - 1 + KERNEL_R - 1) / STRIDE + 1;
 #define KERNEL_ROW(i, j) (ROW_PHASE + (i) - STRIDE * (j))
+#if STRIDE == 1
+#define READS_COLUMN(column, s) true
+#define FIRST_COLUMN (4 + PADDING_COLUMNS - (KERNEL_S - 1))
+#define WINDOW_COLUMN(column, s) ((column) - (s) + KERNEL_S - 1)
+const int WINDOW = COLUMNS + KERNEL_S - 1;
+#else
 #define READS_COLUMN(column, s) ((((column) + PADDING_COLUMNS - (s)) & (STRIDE - 1)) == 0)
+#define FIRST_COLUMN 0
 #define WINDOW_COLUMN(column, s) (4 + ((column) + PADDING_COLUMNS - (s)) / STRIDE)
+const int WINDOW = 4 + SPAN + 4;
+#endif
 #define FIRST_LINE(row) (((row) + int(pc.padding_h) - ROW_PHASE) / STRIDE)
 #define SOURCE_VECTORS VECTORS_OUTPUT
 #define RESULT_VECTORS VECTORS_INPUT
@@ -39,15 +48,15 @@ const int SPAN = 4 * STRIDE;
 const int LINES = (ROWS - 1) * STRIDE + KERNEL_R;
 #define KERNEL_ROW(i, j) ((j) - STRIDE * (i))
 #define READS_COLUMN(column, s) true
-#define WINDOW_COLUMN(column, s) (4 + (column) * STRIDE + (s) - PADDING_COLUMNS)
+#define FIRST_COLUMN (4 - PADDING_COLUMNS)
+#define WINDOW_COLUMN(column, s) ((column) * STRIDE + (s))
+const int WINDOW = (COLUMNS - 1) * STRIDE + KERNEL_S;
 #define FIRST_LINE(row) ((row) * STRIDE - int(pc.padding_h))
 #define SOURCE_VECTORS VECTORS_INPUT
 #define RESULT_VECTORS VECTORS_OUTPUT
 #endif
 
 #define READS(i, j, column, s) (KERNEL_ROW(i, j) >= 0 && KERNEL_ROW(i, j) < KERNEL_R && READS_COLUMN(column, s))
-
-const int WINDOW = 4 + SPAN + 4;
 
 // A strip's place among the result's.
 struct Strip {
@@ -95,16 +104,21 @@ vec4 read_four(uint row_at, int column, bool inside) {
     return read;
 }
 
-// A line's window for the strip that begins at that column of the result; zeros outside of the source.
+// A line's window for the strip that begins at that column of the result; zeros outside of the source. Columns before the
+// first that any result reads are left out, so that the padding, a specialization constant, is in no other index.
 void read_window(uint plane, int line, int column, out float window[WINDOW]) {
     int first = column / COLUMNS * SPAN - 4;
     uint row_at = (plane * SOURCE_HEIGHT + line) * SOURCE_WIDTH;
     bool inside = uint(line) < SOURCE_HEIGHT;
-    [[unroll]] for (int i = 0; i < WINDOW; i += 4) {
+    float values[4 + SPAN + 4];
+    [[unroll]] for (int i = 0; i < 4 + SPAN + 4; i += 4) {
         vec4 read = read_four(row_at, first + i, inside);
-        window[i] = read.x;
-        window[i + 1] = read.y;
-        window[i + 2] = read.z;
-        window[i + 3] = read.w;
+        values[i] = read.x;
+        values[i + 1] = read.y;
+        values[i + 2] = read.z;
+        values[i + 3] = read.w;
+    }
+    [[unroll]] for (int i = 0; i < WINDOW; ++i) {
+        window[i] = values[FIRST_COLUMN + i];
     }
 }
