@@ -84,15 +84,17 @@ uint segments() { return (pc.Q + COLUMNS - 1) / COLUMNS; }
 
 // Columns `column` to column + 3 of a row of dy, zeros beyond it.
 vec4 read_dy(uint row_at, uint column, bool exists) {
+    vec4 read = vec4(0);
     if ((VECTORS & VECTORS_OUTPUT) != 0) {
-        vec4 read = OUTPUT_VECTOR(exists && column < pc.Q ? (row_at + column) / 4 : 0);
-        return exists && column < pc.Q ? read : vec4(0);
+        if (exists && column < pc.Q) {
+            read = OUTPUT_VECTOR((row_at + column) / 4);
+        }
+        return read;
     }
-    vec4 read;
     [[unroll]] for (uint i = 0; i < 4; ++i) {
-        bool hit = exists && column + i < pc.Q;
-        float value = OUTPUT(hit ? row_at + column + i : 0);
-        read[i] = hit ? value : 0;
+        if (exists && column + i < pc.Q) {
+            read[i] = OUTPUT(row_at + column + i);
+        }
     }
     return read;
 }
@@ -100,24 +102,27 @@ vec4 read_dy(uint row_at, uint column, bool exists) {
 // The same of a row of x.
 #ifdef X_BY_VECTORS
 vec4 read_x(uint row_at, int column, bool exists) {
+    vec4 read = vec4(0);
     if ((VECTORS & VECTORS_INPUT) != 0) {
-        bool hit = exists && uint(column) < pc.W;
-        vec4 read = INPUT_VECTOR(hit ? (row_at + column) / 4 : 0);
-        return hit ? read : vec4(0);
+        if (exists && uint(column) < pc.W) {
+            read = INPUT_VECTOR((row_at + column) / 4);
+        }
+        return read;
     }
-    vec4 read;
     [[unroll]] for (int i = 0; i < 4; ++i) {
-        bool hit = exists && uint(column + i) < pc.W;
-        float value = INPUT(hit ? row_at + column + i : 0);
-        read[i] = hit ? value : 0;
+        if (exists && uint(column + i) < pc.W) {
+            read[i] = INPUT(row_at + column + i);
+        }
     }
     return read;
 }
 #else
 float read_x(uint row_at, int column, bool exists) {
-    bool hit = exists && uint(column) < pc.W;
-    float value = INPUT(hit ? row_at + column : 0);
-    return hit ? value : 0;
+    float read = 0;
+    if (exists && uint(column) < pc.W) {
+        read = INPUT(row_at + column);
+    }
+    return read;
 }
 #endif
 

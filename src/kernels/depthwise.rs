@@ -73,6 +73,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Reduction {
         step: u64::from(THREADS),
         most_units: limits.loop_iterations.saturating_mul(u64::from(THREADS)),
         seconds: problem.flops() / (EFFICIENCY * limits.flops),
+        prefers_addresses: false,
         packs_channels: false,
     }
 }

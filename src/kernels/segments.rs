@@ -7,11 +7,11 @@ use crate::plan::{Limits, Module, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
 use crate::problem::Problem;
 
 /// Share of a device's peak that full tiles reach; measured, see docs/performance.md.
-const EFFICIENCY: f64 = 0.5;
+const EFFICIENCY: f64 = 0.6;
 /// A software driver takes turns at every barrier.
 const EFFICIENCY_SOFTWARE: f64 = 0.02;
-/// Workgroups that a unit runs at once, by the registers that they take.
-const RESIDENTS: u64 = 2;
+/// Threads that a unit runs at once, by the registers that they take.
+const RESIDENT_THREADS: u64 = 256;
 
 /// A line of the table.
 #[derive(Clone, Copy)]
@@ -96,12 +96,13 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         tile: best.index,
         specialization: best.specialization(&problem, module),
         tiles: best.tiles(&problem),
-        residents: RESIDENTS,
+        residents: (RESIDENT_THREADS / best.threads).max(1),
         image_units: best.blocks(&problem),
         unit_pixels: best.lines * best.columns,
         step: 1,
         most_units: limits.loop_iterations / rounds,
         seconds: best.operations(&problem) / (efficiency * limits.flops),
+        prefers_addresses: !limits.software,
         packs_channels: false,
         problem,
     })

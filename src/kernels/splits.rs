@@ -2,6 +2,7 @@
 
 use super::channels::{Packing, filled};
 use super::slices::{Reach, whole};
+use super::tile::busiest_unit;
 use super::{FLAG_SKIP_WEIGHT, Kernel, reduce};
 use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
@@ -29,8 +30,10 @@ pub struct Reduction {
     pub step: u64,
     /// Units that a workgroup can sum at most.
     pub most_units: u64,
-    /// Estimated seconds for the whole reduction.
+    /// Estimated seconds for the whole reduction where it fills the device.
     pub seconds: f64,
+    /// It is faster through addresses than through bindings.
+    pub prefers_addresses: bool,
     /// It reads both tensors packed by channels of four.
     pub packs_channels: bool,
 }
@@ -51,6 +54,15 @@ impl Reduction {
     pub fn name(&self) -> &'static str {
         let name = self.kernel.tiled(self.tile, false).name;
         name.split_once('.').map_or(name, |(file, _)| file)
+    }
+
+    /// Estimated seconds on a device that it may not fill.
+    pub fn cost(&self, limits: &Limits) -> f64 {
+        let pixels = self.problem.n * self.image_units * self.unit_pixels;
+        let splits = self.wanted_splits(limits).min(pixels.div_ceil(LEAST_PIXELS)).max(1);
+        let workgroups = (self.tiles * splits).max(1);
+        let threads = self.kernel.tiled(self.tile, false).local_size.map(u64::from).iter().product();
+        busiest_unit(self.seconds / workgroups as f64, workgroups, threads, limits)
     }
 
     /// How many splits fill the device.
@@ -100,6 +112,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<b
             4 * weights.max(biases)
         ))
     })?;
+    let addresses = addresses || reduction.prefers_addresses && limits.buffer_addresses;
     if addresses && !reduction.kernel.takes_addresses() {
         return Ok(false);
     }

@@ -16,7 +16,7 @@ use crate::problem::{Pass, Problem};
 pub const NAME: &str = "strips";
 
 /// Share of a device's peak that forward passes and input gradients reach.
-const RESULTS_EFFICIENCY: f64 = 0.3;
+const RESULTS_EFFICIENCY: f64 = 0.2;
 /// The same of weight gradients.
 const EFFICIENCY: f64 = 0.2;
 /// Weight gradients of groups with several channels read both planes again for each pair.
@@ -135,6 +135,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         // A round a strip, and a few to sum what the threads have.
         most_units: (limits.loop_iterations / 2).saturating_mul(window.threads),
         seconds: problem.flops() / (efficiency * limits.flops),
+        prefers_addresses: false,
         packs_channels: false,
     })
 }

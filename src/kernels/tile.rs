@@ -54,7 +54,7 @@ const FULL_SPEED_THREADS: f64 = 512.0;
 /// Blocks in whose time a workgroup begins and ends.
 const OVERHEAD_BLOCKS: u64 = 4;
 /// How much longer a block takes whose steps are looked up in a list.
-const LISTED_COST: f64 = 1.1;
+const LISTED_COST: f64 = 1.25;
 /// Bytes of shared memory for a listed step.
 const LISTED_BYTES: u64 = 16;
 

@@ -44,6 +44,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Result<Reduction> {
         step: u64::from(tile.block),
         most_units: tile.most_terms(limits),
         seconds,
+        prefers_addresses: false,
         packs_channels: tile.packs_channels(),
     })
 }
