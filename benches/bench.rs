@@ -251,8 +251,8 @@ impl Layer {
 
     /// What a pass reads and writes.
     fn tensor_bytes(&self, pass: &str) -> u64 {
-        let tensors = match pass {
-            "forward" => [&self.x, &self.weight, &self.bias, &self.y].as_slice(),
+        let tensors: &[&Tensor] = match pass {
+            "forward" => &[&self.x, &self.weight, &self.bias, &self.y],
             "input gradient" => &[&self.dy, &self.weight, &self.dx],
             _ => &[&self.x, &self.dy, &self.dweight, &self.dbias],
         };
