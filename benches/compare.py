@@ -159,10 +159,17 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             comparison.compare(shape, executor)
             print(f"  {time.perf_counter() - began:.1f} s", flush=True)
             if options.json:
-                options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+                write(report, options.json)
     if options.json:
         print(f"written to {options.json}")
     return report
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """Replaces the file as a whole: a run may be stopped at any time."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def arguments() -> argparse.Namespace:
