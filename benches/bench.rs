@@ -30,6 +30,10 @@ struct Row {
     share_of_fma_peak: f64,
     gigabytes_per_second: f64,
     share_of_copy_peak: f64,
+    /// The tensors of the pass.
+    tensor_bytes: u64,
+    /// What it takes on the device at most beyond them.
+    workspace_bytes: u64,
     runs: usize,
 }
 
@@ -59,6 +63,7 @@ const WARM_UP: Duration = Duration::from_millis(150);
 /// A pass is repeated for about this long.
 const MEASURE: Duration = Duration::from_millis(400);
 const LEAST_RUNS: usize = 5;
+const MIB: f64 = (1 << 20) as f64;
 
 fn main() -> Result<()> {
     let options = options();
@@ -71,15 +76,26 @@ fn main() -> Result<()> {
     println!("libgrilly {} on {} ({}; {})", env!("CARGO_PKG_VERSION"), device.name, device.driver, device.note);
     println!("measured peaks: {:.2} TFLOP/s multiply-add, {:.0} GB/s copy", peaks.flops / 1e12, peaks.bytes / 1e9);
     println!(
-        "\n{:<18} {:>5} {:<15} {:>9} {:>10} {:>10} {:>8} {:>6} {:>7} {:>6}",
-        "shape", "batch", "pass", "GFLOP", "device ms", "wall ms", "TFLOP/s", "of FMA", "GB/s", "of copy"
+        "\n{:<18} {:>5} {:<15} {:>9} {:>10} {:>10} {:>8} {:>6} {:>7} {:>6} {:>8} {:>7}",
+        "shape",
+        "batch",
+        "pass",
+        "GFLOP",
+        "device ms",
+        "wall ms",
+        "TFLOP/s",
+        "of FMA",
+        "GB/s",
+        "of copy",
+        "MiB",
+        "+MiB"
     );
 
     let mut rows = Vec::new();
     for shape in shapes().iter().filter(|shape| options.only.as_ref().is_none_or(|only| *only == shape.name)) {
         for row in time_shape(&context, shape, limit, &peaks)? {
             println!(
-                "{:<18} {:>5} {:<15} {:>9.3} {:>10.4} {:>10.4} {:>8.3} {:>5.0}% {:>7.0} {:>5.0}%",
+                "{:<18} {:>5} {:<15} {:>9.3} {:>10.4} {:>10.4} {:>8.3} {:>5.0}% {:>7.0} {:>5.0}% {:>8.1} {:>7.1}",
                 row.shape,
                 row.batch,
                 row.pass,
@@ -89,7 +105,9 @@ fn main() -> Result<()> {
                 row.tflops,
                 100.0 * row.share_of_fma_peak,
                 row.gigabytes_per_second,
-                100.0 * row.share_of_copy_peak
+                100.0 * row.share_of_copy_peak,
+                row.tensor_bytes as f64 / MIB,
+                row.workspace_bytes as f64 / MIB
             );
             rows.push(row);
         }
@@ -231,6 +249,16 @@ impl Layer {
         2.0 * self.y.shape.iter().product::<u64>() as f64 * (c * r * s) as f64
     }
 
+    /// What a pass reads and writes.
+    fn tensor_bytes(&self, pass: &str) -> u64 {
+        let tensors: &[&Tensor] = match pass {
+            "forward" => &[&self.x, &self.weight, &self.bias, &self.y],
+            "input gradient" => &[&self.dy, &self.weight, &self.dx],
+            _ => &[&self.x, &self.dy, &self.dweight, &self.dbias],
+        };
+        tensors.iter().map(|tensor| tensor.buffer.bytes()).sum()
+    }
+
     /// Bytes that a pass must move at least.
     fn bytes(&self) -> f64 {
         let tensors = [&self.x, &self.weight, &self.y];
@@ -246,6 +274,9 @@ fn time_shape(context: &Context, shape: &Shape, limit: f64, peaks: &probe::Peaks
     PASSES
         .iter()
         .map(|pass| {
+            // What was freed stays in the context's pool, so what a pass adds to it is the most that it ever had.
+            context.trim()?;
+            let held = context.stats().bytes_held;
             let started = Instant::now();
             while started.elapsed() < WARM_UP {
                 layer.run(pass)?;
@@ -273,6 +304,8 @@ fn time_shape(context: &Context, shape: &Shape, limit: f64, peaks: &probe::Peaks
                 share_of_fma_peak: flops / peaks.flops,
                 gigabytes_per_second: bytes / 1e9,
                 share_of_copy_peak: bytes / peaks.bytes,
+                tensor_bytes: layer.tensor_bytes(pass),
+                workspace_bytes: context.stats().bytes_held - held,
                 runs: wall.len(),
             })
         })

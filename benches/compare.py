@@ -29,7 +29,7 @@ from common import (
 )
 from compare_report import chart, progress, tables
 from gpu_peers import (
-    CALL, COPY, LAYER, LINK, ON_CPU, Settings, ggml_vulkan, ncnn_vulkan, ours, pytorch, upstream, webgpu,
+    CALL, COPY, LAYER, LINK, ON_CPU, Settings, ggml_vulkan, moved_bytes, ncnn_vulkan, ours, pytorch, upstream, webgpu,
 )
 from worker import PeerError, Prepare, Worker, installed, time_in_turns
 
@@ -119,14 +119,23 @@ LONG_TURN = 0.6
 
 def main() -> None:
     options = arguments()
-    if options.from_:
-        report = json.loads(options.from_.read_text(encoding="utf-8"))
-    else:
-        report = measured(options)
+    report = merged(options.from_) if options.from_ else measured(options)
     print(tables(report, COLUMNS))
     if options.chart:
         chart(report, COLUMNS, options.chart)
         print(f"drawn in {options.chart}")
+
+
+def merged(files: Sequence[Path]) -> dict[str, Any]:
+    """Earlier runs on one device, of some layers each, as one."""
+    report, *others = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    for other in others:
+        if other["device"] != report["device"]:
+            raise SystemExit(f"figures of {other['device']} do not belong with those of {report['device']}")
+        for part in ("rows", "layers", "failures"):
+            report[part] += other[part]
+        report["peers"] |= other["peers"]
+    return report
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -150,10 +159,17 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             comparison.compare(shape, executor)
             print(f"  {time.perf_counter() - began:.1f} s", flush=True)
             if options.json:
-                options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+                write(report, options.json)
     if options.json:
         print(f"written to {options.json}")
     return report
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """Replaces the file as a whole: a run may be stopped at any time."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def arguments() -> argparse.Namespace:
@@ -167,7 +183,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=120, help="seconds that a peer gets for an answer (default: 120)")
     parser.add_argument("--packages", type=Path, help="peers are here, in folders of their names: install nothing")
     parser.add_argument("--json", type=Path, help="write the figures down, after every layer")
-    parser.add_argument("--from", dest="from_", type=Path, help="show the figures of an earlier run: its JSON")
+    parser.add_argument(
+        "--from", dest="from_", nargs="+", type=Path, metavar="FILE",
+        help="show the figures of earlier runs, of some of the layers each: their JSON",
+    )
     parser.add_argument("--chart", type=Path, help="draw them: a .svg or .png; needs matplotlib")
     return parser.parse_args()
 
@@ -295,13 +314,11 @@ class Comparison:
                     continue
                 contenders[column.peer, operation] = figure
         self.clock(contenders, figures)
-        if FP32 not in figures or "ms" not in figures[FP32]:
-            raise SystemExit(f"libgrilly, {shape.name}, {name}: {figures.get(FP32)}")
         for column in COLUMNS:
             figure = figures.get(column.title, {})
             if same := figure.get("same"):
                 figures[column.title] = {**figures[same], "same": same}
-            elif "ms" in figure:
+            elif "ms" in figure and "ms" in figures.get(column.beside, {}):
                 figure["ratio"] = figure["ms"] / figures[column.beside]["ms"]
         row = {
             "shape": shape.name, "batch": shape.n, "pass": name, "gflop": shape.flops / 1e9,
@@ -330,9 +347,8 @@ class Comparison:
         """The time of a device copy of as many bytes as a depthwise layer moves, and of a large one."""
         if not (shape.groups == shape.c and name != WEIGHT_GRADIENT or shape.name == LARGE and name == FORWARD):
             return {}
-        return {f"{peer}_copy_ms": ms for peer, ms in self.medians(shape, COPY).items()} | {
-            "copy_bytes": self.loaded[OURS.name][COPY]["bytes"]
-        }
+        times = {f"{peer}_copy_ms": ms for peer, ms in self.medians(shape, COPY).items()}
+        return times | {"copy_bytes": moved_bytes(shape) // 8 * 8}
 
     def extras(self, shape: Shape) -> dict[str, float]:
         """Milliseconds of what is not a pass on device tensors."""

@@ -76,8 +76,9 @@ def copies(rows: Sequence[dict[str, Any]]) -> list[str]:
         if not times:
             continue
         said = ", ".join(f"{peer} {ms:.4f} ms ({row['copy_bytes'] / ms / 1e6:.0f} GB/s)" for peer, ms in times.items())
-        share = min(times.values()) / row["figures"]["libgrilly FP32"]["ms"]
-        text.append(f"- {row['shape']}, {row['pass']}: {share:.0%} of the fastest copy; {said}")
+        ours = row["figures"].get("libgrilly FP32", {})
+        share = f"{min(times.values()) / ours['ms']:.0%} of the fastest copy; " if "ms" in ours else ""
+        text.append(f"- {row['shape']}, {row['pass']}: {share}{said}")
     return ["\nDevice copies of as many bytes as input and output have:\n", *text] if text else []
 
 
@@ -85,7 +86,9 @@ def memory(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Scratch memory of libgrilly's passes, and what their first calls take."""
     text = []
     for row in rows:
-        ours = row["figures"]["libgrilly FP32"]
+        ours = row["figures"].get("libgrilly FP32", {})
+        if "ms" not in ours:
+            continue
         text.append(
             f"- {row['shape']}, {row['pass']}: {ours['tensor_bytes'] / 2**20:.1f} MiB of tensors and "
             f"{ours['workspace_bytes'] / 2**20:.1f} MiB of workspace; first call {ours['first_call_ms']:.1f} ms"

@@ -2,7 +2,7 @@
 //! beside the link's own measured speed; small calls; first calls; and how much device memory a pass takes.
 //!
 //! ```text
-//! cargo bench --bench host_path -- [--device INDEX|cpu] [--json FILE] [--only NAME] [--piece BYTES]
+//! cargo bench --bench host_path -- [--device INDEX|cpu] [--json FILE] [--only NAME[,NAME…]] [--piece BYTES]
 //! ```
 //!
 //! Arrays lie in ordinary memory ("arrays") or in host buffers ("buffers"), which the device reaches without a detour;
@@ -42,6 +42,7 @@ struct Row {
 #[derive(Serialize)]
 struct FirstCall {
     shape: String,
+    pass: &'static str,
     /// In a context of its own with no cache of compiled pipelines, the first call.
     without_cache_ms: f64,
     /// The same in another context, which finds the file that one with a cache wrote.
@@ -65,7 +66,7 @@ struct Report {
 struct Options {
     device: DeviceChoice,
     json: Option<String>,
-    only: Option<String>,
+    only: Vec<String>,
     piece: u64,
 }
 
@@ -80,6 +81,7 @@ impl Options {
     }
 }
 
+/// The last is of kernels of those before it.
 const PASSES: [&str; 4] = ["forward", "input gradient", "weight gradient", "both gradients"];
 const WARM_UP: Duration = Duration::from_millis(150);
 const MEASURE: Duration = Duration::from_millis(400);
@@ -98,12 +100,14 @@ fn main() -> Result<()> {
         link.download / 1e9,
         link.both / 1e9
     );
+    let wanted = |shape: &Shape| options.only.is_empty() || options.only.contains(&shape.name);
+    let chosen: Vec<_> = shapes().into_iter().filter(wanted).collect();
+    // Before anything else: what the driver compiled for this process would help them.
+    let first_calls = first_calls(&options, &chosen)?;
     println!(
         "\n{:<18} {:<15} {:>8} {:>8} {:>10} {:>10} {:>8} {:>7} {:>7} {:>9}",
         "shape", "pass", "MB up", "MB down", "arrays ms", "buffers ms", "link ms", "arrays", "buffers", "+MiB"
     );
-    let chosen: Vec<_> =
-        shapes().into_iter().filter(|shape| options.only.as_ref().is_none_or(|only| *only == shape.name)).collect();
     let mut rows = Vec::new();
     for shape in &chosen {
         for pass in PASSES {
@@ -126,7 +130,6 @@ fn main() -> Result<()> {
     }
     let (tiny_device_us, tiny_arrays_us) = tiny(&context)?;
     println!("\ntiny: {tiny_device_us:.1} µs on device tensors, {tiny_arrays_us:.1} µs on host arrays");
-    let first_calls = chosen.iter().map(|shape| first_calls(&options, shape)).collect::<Result<Vec<_>>>()?;
     if let Some(path) = options.json {
         let report = Report {
             library: env!("CARGO_PKG_VERSION"),
@@ -148,7 +151,7 @@ fn main() -> Result<()> {
 }
 
 fn options() -> Options {
-    let mut options = Options { device: DeviceChoice::Auto, json: None, only: None, piece: 0 };
+    let mut options = Options { device: DeviceChoice::Auto, json: None, only: Vec::new(), piece: 0 };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
         let value = words.next().unwrap_or_else(|| usage(&word));
@@ -156,7 +159,7 @@ fn options() -> Options {
             "--device" if value == "cpu" => options.device = DeviceChoice::Cpu,
             "--device" => options.device = DeviceChoice::Index(value.parse().unwrap_or_else(|_| usage(&value))),
             "--json" => options.json = Some(value),
-            "--only" => options.only = Some(value),
+            "--only" => options.only.extend(value.split(',').map(String::from)),
             "--piece" => options.piece = value.parse().unwrap_or_else(|_| usage(&value)),
             _ => usage(&word),
         }
@@ -165,7 +168,9 @@ fn options() -> Options {
 }
 
 fn usage(word: &str) -> ! {
-    eprintln!("did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME] [--piece BYTES]");
+    eprintln!(
+        "did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME[,NAME…]] [--piece BYTES]"
+    );
     std::process::exit(2)
 }
 
@@ -331,25 +336,30 @@ fn tiny(context: &Context) -> Result<(f64, f64)> {
     Ok((median(&mut on_device) * 1e6, median(&mut on_host) * 1e6))
 }
 
-/// The first forward call of contexts without and with a cache of compiled pipelines. A driver may keep a cache of its
-/// own beside ours; each shape comes first without, so that what the driver keeps in the process helps it least.
-fn first_calls(options: &Options, shape: &Shape) -> Result<FirstCall> {
+/// The first calls of contexts without and with a cache of compiled pipelines. A driver may keep a cache of its own
+/// beside ours; each layer comes first without, so that what the driver keeps helps it least.
+fn first_calls(options: &Options, shapes: &[Shape]) -> Result<Vec<FirstCall>> {
+    println!("\n{:<18} {:<15} {:>14} {:>14}", "first call of", "pass", "no cache, ms", "cached, ms");
     let folder = std::env::temp_dir().join(format!("grilly-first-calls-{}", std::process::id()));
-    let without_cache_ms = first_call(&options.open(CacheFolder::Off)?, shape)?;
-    first_call(&options.open(CacheFolder::At(folder.clone()))?, shape)?;
-    let with_cache_ms = first_call(&options.open(CacheFolder::At(folder.clone()))?, shape)?;
+    let kept = || CacheFolder::At(folder.clone());
+    let mut calls = Vec::new();
+    for shape in shapes {
+        for pass in &PASSES[..3] {
+            let without_cache_ms = first_call(&options.open(CacheFolder::Off)?, shape, pass)?;
+            first_call(&options.open(kept())?, shape, pass)?;
+            let with_cache_ms = first_call(&options.open(kept())?, shape, pass)?;
+            println!("{:<18} {pass:<15} {without_cache_ms:>14.1} {with_cache_ms:>14.1}", shape.name);
+            calls.push(FirstCall { shape: shape.name.clone(), pass, without_cache_ms, with_cache_ms });
+        }
+    }
     let _ = std::fs::remove_dir_all(&folder);
-    println!(
-        "first call of {:<18} {without_cache_ms:>8.1} ms without cached pipelines, {with_cache_ms:>8.1} ms with them",
-        shape.name
-    );
-    Ok(FirstCall { shape: shape.name.clone(), without_cache_ms, with_cache_ms })
+    Ok(calls)
 }
 
-/// Milliseconds of a context's first forward call, of a small batch: compiling is what takes long.
-fn first_call(context: &Context, shape: &Shape) -> Result<f64> {
+/// Milliseconds of a context's first call, of a small batch: compiling is what takes long.
+fn first_call(context: &Context, shape: &Shape, pass: &str) -> Result<f64> {
     let mut layer = Layer::new(context, &Shape { n: shape.n.min(2), ..shape.clone() }, false)?;
     let started = Instant::now();
-    layer.run("forward")?;
+    layer.run(pass)?;
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }

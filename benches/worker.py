@@ -22,6 +22,10 @@ from common import Operands, Shape
 
 #: Thread pools spin for up to 20 ms after their work, and would take a core from whoever comes next.
 PAUSE = 0.05
+#: A peer that so many times gave no answer in time gets no new process: waiting for it would take the others' time.
+MOST_SILENCES = 2
+#: Seconds for a process that let go of its pipe to end by itself.
+ENDING = 5
 
 
 class Operation(NamedTuple):
@@ -92,6 +96,7 @@ class Worker:
         self.realtime = realtime
         self._pause = pause
         self._patience = patience
+        self._silences = 0
         self.version = self._start()
 
     def _start(self) -> str:
@@ -114,6 +119,8 @@ class Worker:
     def begin_load(self, shape: Shape) -> None:
         """Lets the process prepare a layer while others do so too; `end_load` waits for it."""
         if not self._process.is_alive():
+            if self._silences == MOST_SILENCES:
+                raise PeerError(f"gave no answer within {self._patience:g} s, {MOST_SILENCES} times")
             self._start()
         self._send("load", shape)
 
@@ -154,10 +161,12 @@ class Worker:
         try:
             if not self._connection.poll(self._patience):
                 self.close()
+                self._silences += 1
                 raise PeerError(f"gave no answer within {self._patience:g} s")
             answer, value = self._connection.recv()
         except (EOFError, OSError):
-            self._process.join()
+            self._process.join(ENDING)
+            self.close()
             raise PeerError(f"its process ended with exit code {self._process.exitcode}") from None
         if answer == "error":
             raise PeerError(value)
@@ -259,5 +268,5 @@ def _serve(connection: Connection, open_peer: Callable[[int], tuple[str, Prepare
         try:
             answer = "value", methods[name](*arguments)
         except Exception as error:
-            answer = "error", f"{type(error).__name__}: {error}"
+            answer = "error", " ".join(f"{type(error).__name__}: {error}".split())
         connection.send(answer)

@@ -5,7 +5,7 @@
 //! version, key, length and checksum is checked first. Whatever is wrong, there is no cache then; it is never an error.
 //!
 //! Several processes may use a folder. Files are replaced by renaming, so a reader sees an old one or a new one, never a
-//! half; the last writer wins.
+//! half; of two that write at the same time, the last wins.
 
 use crate::os::{self, secure_variable};
 use std::fs;
@@ -297,6 +297,59 @@ mod tests {
         }
         assert_eq!(fs::read_dir(&folder.0).expect("a folder").count(), MOST_FILES);
         assert!(files.last().expect("some").read().is_ok(), "the newest is kept");
+    }
+
+    /// The test runs itself: with this set, it is one of the writers.
+    const WRITER: &str = "GRILLY_TEST_CACHE_WRITER";
+    const WRITERS: u8 = 3;
+
+    /// What a writer writes: of its own length and value each time.
+    fn is_whole(contents: &[u8]) -> bool {
+        contents.first().is_some_and(|first| {
+            let (writer, round) = (usize::from(first / 64), usize::from(first % 64));
+            contents.len() == 10_000 * (writer + 1) + 100 * round && contents.iter().all(|byte| byte == first)
+        })
+    }
+
+    #[test]
+    fn processes_that_write_at_the_same_time_leave_whole_files() {
+        if let Ok(writer) = std::env::var(WRITER) {
+            let (writer, folder) = writer.split_once(' ').expect("a number and a folder");
+            let writer: u8 = writer.parse().expect("a number");
+            let file = CacheFile::new(&CacheFolder::At(folder.into()), b"key").expect("it is not off");
+            for round in 0..64u8 {
+                let contents = vec![64 * writer + round; 10_000 * (usize::from(writer) + 1) + 100 * usize::from(round)];
+                file.write(&contents).expect("written");
+                assert!(is_whole(&file.read().expect("whole")), "round {round}");
+            }
+            return;
+        }
+        let folder = Folder::new("processes");
+        let file = folder.file(b"key");
+        file.write(&vec![0; 10_000]).expect("written");
+        let this = std::env::current_exe().expect("a program");
+        let name = "cache_file::tests::processes_that_write_at_the_same_time_leave_whole_files";
+        let mut writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                std::process::Command::new(&this)
+                    .args(["--exact", name])
+                    .env(WRITER, format!("{writer} {}", folder.0.display()))
+                    .stdout(std::process::Stdio::null())
+                    .spawn()
+                    .expect("it starts")
+            })
+            .collect();
+        let mut seen = std::collections::HashSet::new();
+        while writers.iter_mut().any(|writer| writer.try_wait().expect("a child").is_none()) {
+            let contents = file.read().expect("whole at any time");
+            assert!(is_whole(&contents));
+            seen.insert(contents[0]);
+        }
+        for mut writer in writers {
+            assert!(writer.wait().expect("a child").success());
+        }
+        assert!(seen.len() > 1, "it was read while they wrote");
+        assert_eq!(fs::read_dir(&folder.0).expect("a folder").count(), 1, "no drafts are left");
     }
 
     #[test]

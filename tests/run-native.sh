@@ -76,6 +76,7 @@ for standard in c++17 c++20; do # only the later has spans
     check "compile tests/cpp/device_tensors.cpp as $standard" \
         "$CXX" $cxx_flags -std=$standard tests/cpp/device_tensors.cpp -o "$work/device_tensors_$standard" $link
 done
+check "compile tests/cpp/tickets.cpp" "$CXX" $cxx_flags tests/cpp/tickets.cpp -o "$work/tickets" $link
 check "compile tests/cpp/no_exceptions.cpp" \
     "$CXX" $cxx_flags -fno-exceptions -fno-rtti tests/cpp/no_exceptions.cpp -o "$work/no_exceptions" $link
 
@@ -84,7 +85,7 @@ if [ -z "${DEVICES+set}" ]; then
     DEVICES="cpu $("$work/devices" 2>/dev/null)"
 fi
 for device in $DEVICES; do
-    for name in $c_programs no_exceptions device_tensors_c++17 device_tensors_c++20 example_c example_cpp; do
+    for name in $c_programs no_exceptions tickets device_tensors_c++17 device_tensors_c++20 example_c example_cpp; do
         check "$name on $device" "$work/$name" "$device"
     done
     check "layers on $device" "$work/layers" "$device" tests/cases.json

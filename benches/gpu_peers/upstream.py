@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import time
 from functools import partial
 from typing import Callable
@@ -16,6 +17,8 @@ from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
 from gpu_peers import LAYER, Settings
 from worker import Operation, Prepare
 
+#: What it imports where it is there, which takes long and is not used here.
+UNUSED = "torch", "transformers", "sentence_transformers", "spacy", "numba"
 #: Operations of a call at most; a software driver gets one image.
 FLOPS = 8e9
 #: A call of so many seconds is not repeated.
@@ -26,6 +29,8 @@ DISPATCHES = "dispatches"
 
 def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
     os.environ["VK_GPU_INDEX"] = str(settings.device)
+    for name in UNUSED:
+        sys.modules[name] = None  # an import of it fails, as where it is not installed
     with contextlib.redirect_stdout(io.StringIO()):  # it tells what it finds
         import grilly
 

@@ -11,7 +11,7 @@
 //
 // Rooms, each on those before it: core.hpp has errors, Context and Buffer; tensor.hpp has arrays in host memory and
 // views; device_tensor.hpp has tensors in device memory and element-wise operations; conv2d.hpp has convolutions
-// without parameters (Conv2d, Weights, Plan); nn.hpp has layers that own their parameters, in the manner of libtorch.
+// without parameters (Conv2d, Weights, Plan) and calls under way (Ticket); nn.hpp has layers that own their parameters, in the manner of libtorch.
 // Link with libgrilly; everything here is inline.
 //
 // Errors: every operation that can fail has two forms. `create` and `try_*` return a Result or a grilly_status and

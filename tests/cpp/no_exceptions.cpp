@@ -70,6 +70,21 @@ int main(int argc, char **argv) {
     require(bool(row), "try_reshape", row.message());
     require(row->try_zero_() == GRILLY_OK && row->try_to_host()->data[0] == 0, "try_zero_");
 
+    const auto plain = grilly::Conv2d::create(*context, Conv2dOptions(3, 3, 1));
+    const auto no_weight = DeviceTensor::create(*context, grilly::Shape{3, 3, 1, 1});
+    auto target = gradient->try_copy();
+    require(bool(plain) && bool(no_weight) && bool(target), "what a submitted call needs");
+    grilly::Io io;
+    io.x = *gradient;
+    io.weight = *no_weight;
+    require(plain->try_submit_forward(io).status() == GRILLY_ERROR_INVALID_ARGUMENT, "a call without y was taken");
+    io.y = *target;
+    const auto ticket = plain->try_submit_forward(io);
+    require(bool(ticket), "try_submit_forward", ticket.message());
+    require(ticket->try_wait() == GRILLY_OK && ticket->try_wait_for(std::chrono::seconds(0)) == GRILLY_OK, "try_wait");
+    const auto zeros_again = target->try_to_host();
+    for (const float value : zeros_again->data) require(value == 0, "y of a weight of zeros");
+
     const auto devices = grilly::try_devices();
     require(bool(devices) && !devices->empty(), "no devices", devices.message());
     std::printf("ok without exceptions\n");

@@ -4,6 +4,8 @@
 
 #include "tensor.hpp"
 
+#include <chrono>
+
 namespace grilly {
 
 /// A weight packed once; see `grilly_weights_create`.
@@ -43,6 +45,32 @@ struct Io {
         if (accumulate_parameters) io.flags |= GRILLY_ACCUMULATE_PARAMETERS;
         return io;
     }
+};
+
+/// A call that was submitted and may not be done yet; see `grilly_conv2d_submit_forward` for what its tensors must not be
+/// used for until then. Any thread may wait for it, several times. It waits when it goes, and keeps the device open.
+class Ticket : public detail::Handle<grilly_ticket, grilly_ticket_destroy> {
+public:
+    using Handle::Handle;
+
+    /// Waits until the call is done, as long as it takes; `GRILLY_ERROR_DEVICE_LOST` if it never will be.
+    grilly_status try_wait() const { return grilly_ticket_wait(get(), UINT64_MAX); }
+    /// Waits at most so long: `GRILLY_ERROR_TIMEOUT` if the call is still under way, after which it may be waited for
+    /// again. Of a time that is not positive it only asks.
+    grilly_status try_wait_for(std::chrono::nanoseconds time) const {
+        return grilly_ticket_wait(get(), time.count() > 0 ? static_cast<std::uint64_t>(time.count()) : 0);
+    }
+
+#if defined(__cpp_exceptions)
+    void wait() const { check(try_wait()); }
+    /// Whether the call is done.
+    bool wait_for(std::chrono::nanoseconds time) const {
+        const grilly_status status = try_wait_for(time);
+        if (status != GRILLY_ERROR_TIMEOUT) check(status);
+        return status == GRILLY_OK;
+    }
+    bool done() const { return wait_for(std::chrono::nanoseconds::zero()); }
+#endif
 };
 
 /// One pass over one input shape, ready to run in slices; see `grilly_plan_run`.
@@ -99,6 +127,20 @@ public:
         const grilly_conv2d_io raw = io.raw();
         return grilly_conv2d_backward(get(), &raw);
     }
+    /// As `try_forward` and `try_backward` on tensors in buffers, but without waiting: the results are there once the
+    /// ticket says so, and may be operands of further such calls before.
+    Result<Ticket> try_submit_forward(const Io &io) const {
+        const grilly_conv2d_io raw = io.raw();
+        return detail::make<Ticket>([&](grilly_ticket **out) {
+            return grilly_conv2d_submit_forward(get(), &raw, out);
+        });
+    }
+    Result<Ticket> try_submit_backward(const Io &io) const {
+        const grilly_conv2d_io raw = io.raw();
+        return detail::make<Ticket>([&](grilly_ticket **out) {
+            return grilly_conv2d_submit_backward(get(), &raw, out);
+        });
+    }
     /// PyTorch's default initialisation. `weight` has K · C/groups · R · S floats, `bias` K of them or is nullptr.
     grilly_status try_init_parameters(std::uint64_t seed, float *weight, float *bias) const {
         return grilly_conv2d_init_parameters(get(), seed, weight, bias);
@@ -121,6 +163,8 @@ public:
     grilly_memory memory(const Shape &input) const { return try_memory(input).value(); }
     void forward(const Io &io) const { check(try_forward(io)); }
     void backward(const Io &io) const { check(try_backward(io)); }
+    Ticket submit_forward(const Io &io) const { return try_submit_forward(io).value(); }
+    Ticket submit_backward(const Io &io) const { return try_submit_backward(io).value(); }
     void init_parameters(std::uint64_t seed, float *weight, float *bias) const {
         check(try_init_parameters(seed, weight, bias));
     }

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Optional
+from typing import Any, Generic, Optional, TypeVar
 
 from . import _abi
 from ._errors import GrillyError, check
 from ._handle import Handle
-from ._tensor import Tensor
 
 _FOREVER = 2**64 - 1
 
+#: A Tensor, or several.
+Result = TypeVar("Result")
 
-class Ticket:
-    """A call under way, made by `VulkanConv.submit_conv2d`. Any thread may wait for it, several times."""
 
-    def __init__(self, handle: Handle, result: Tensor) -> None:
+class Ticket(Generic[Result]):
+    """A call under way, made by the methods of `Compute.conv` whose names begin with "submit". Any thread may wait for
+    it, several times."""
+
+    def __init__(self, handle: Handle, result: Result) -> None:
         self._handle = handle
         self._result = result
+
+    @property
+    def result(self) -> Result:
+        """What the call computes. Until it is done, nothing but an operand of calls that are submitted later."""
+        return self._result
 
     @property
     def done(self) -> bool:
         """Whether the call is done."""
         return self._wait(0)
 
-    def wait(self, timeout: Optional[float] = None) -> Tensor:
+    def wait(self, timeout: Optional[float] = None) -> Result:
         """The result, once it is there.
 
         Args:

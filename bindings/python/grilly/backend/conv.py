@@ -15,7 +15,7 @@ from .._host import host_array
 from .._operand import c_view
 from .._pinned import result_array
 from .._tensor import Operand, Tensor, as_operand, empty
-from .._ticket import Ticket
+from .._ticket import Result, Ticket
 
 if TYPE_CHECKING:
     from .._context import Compute
@@ -72,22 +72,17 @@ class VulkanConv:
     def submit_conv2d(
         self, x: Tensor, w: Tensor, b: Optional[Tensor] = None,
         stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, **mode: Any,
-    ) -> Ticket:
+    ) -> Ticket[Tensor]:
         """As `conv2d` of Tensors, but does not wait: the result is what the ticket's `wait()` returns.
 
-        Any number of calls may be under way. Until one is done, its operands must not be changed by `copy_` from an
-        array, which is not ordered with it. On the CPU device the call is done at once.
+        Any number of calls may be under way; they run in the order of their submission, so a ticket's `result` may be an
+        operand of the next without a wait between them. Until one is done, its operands must not be changed by `copy_`
+        from an array, which is not ordered with it. On the CPU device the call is done at once.
         """
-        for name, operand in (("x", x), ("w", w), ("b", b)):
-            if operand is not None and not isinstance(operand, Tensor):
-                raise TypeError(f"{name} is a {type(operand).__name__}, expected a Tensor")
+        _check_tensors(x=x, w=w, b=b)
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
         y = empty(self._output_shape(operation, x.shape), x.compute)
-        io = _io(x=x, weight=w, bias=b, y=y)
-        ticket = Handle(
-            _abi.lib.grilly_conv2d_submit_forward, operation.value, byref(io), destroy=_abi.lib.grilly_ticket_destroy
-        )
-        return Ticket(ticket, y)
+        return _submit(_abi.lib.grilly_conv2d_submit_forward, operation, y, x=x, weight=w, bias=b, y=y)
 
     def conv2d_backward_input(
         self, grad_output: Any, weight: Any, input_shape: Sequence[int],
@@ -104,15 +99,24 @@ class VulkanConv:
         **mode: Any,
     ) -> tuple[Operand, Operand]:
         """The gradients with respect to the weight, `[K, C / groups, R, S]`, and the bias, `[K]` (None without)."""
-        dy, x = _array(grad_output, "grad_output"), _array(input, "input")
-        kernel = _pair(kernel_size, "kernel_size")
-        in_channels, out_channels = x.shape[1], dy.shape[1]
-        operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups, **mode)
-        outer, inner = (in_channels, out_channels) if mode.get("transposed") else (out_channels, in_channels)
-        dw = self._empty((outer, inner // groups, *kernel), like=dy)
-        db = self._empty((out_channels,), like=dy) if has_bias else None
-        _run(_abi.lib.grilly_conv2d_backward, operation, x=x, dy=dy, dweight=dw, dbias=db)
-        return dw, db
+        operation, tensors = self._backward_weight(
+            grad_output, input, kernel_size, stride, padding, dilation, groups, has_bias, **mode
+        )
+        _run(_abi.lib.grilly_conv2d_backward, operation, **tensors)
+        return tensors["dweight"], tensors["dbias"]
+
+    def submit_conv2d_backward_weight(
+        self, grad_output: Tensor, input: Tensor, kernel_size: Size,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
+        **mode: Any,
+    ) -> Ticket[tuple[Tensor, Optional[Tensor]]]:
+        """As `conv2d_backward_weight` of Tensors, but does not wait: see `submit_conv2d`."""
+        _check_tensors(grad_output=grad_output, input=input)
+        operation, tensors = self._backward_weight(
+            grad_output, input, kernel_size, stride, padding, dilation, groups, has_bias, **mode
+        )
+        gradients = tensors["dweight"], tensors["dbias"]
+        return _submit(_abi.lib.grilly_conv2d_submit_backward, operation, gradients, **tensors)
 
     def conv2d_backward(
         self, grad_output: Any, weight: Any, input_shape: Sequence[int], input: Any = None,
@@ -121,14 +125,52 @@ class VulkanConv:
     ) -> tuple[Operand, Operand, Operand]:
         """All gradients in one call, which reads `grad_output` once: with respect to the input, the weight (None if
         `input` is) and the bias (None without)."""
+        operation, tensors = self._backward(
+            grad_output, weight, input_shape, input, stride, padding, dilation, groups, has_bias, **mode
+        )
+        _run(_abi.lib.grilly_conv2d_backward, operation, **tensors)
+        return tensors["dx"], tensors["dweight"], tensors["dbias"]
+
+    def submit_conv2d_backward(
+        self, grad_output: Tensor, weight: Tensor, input_shape: Sequence[int], input: Optional[Tensor] = None,
+        stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1, has_bias: bool = True,
+        **mode: Any,
+    ) -> Ticket[tuple[Tensor, Optional[Tensor], Optional[Tensor]]]:
+        """As `conv2d_backward` of Tensors, but does not wait: see `submit_conv2d`. The gradient of the input alone is
+        that without `input` and with `has_bias=False`."""
+        _check_tensors(grad_output=grad_output, weight=weight, input=input)
+        operation, tensors = self._backward(
+            grad_output, weight, input_shape, input, stride, padding, dilation, groups, has_bias, **mode
+        )
+        gradients = tensors["dx"], tensors["dweight"], tensors["dbias"]
+        return _submit(_abi.lib.grilly_conv2d_submit_backward, operation, gradients, **tensors)
+
+    def _backward_weight(
+        self, grad_output: Any, input: Any, kernel_size: Size,
+        stride: Size, padding: Padding, dilation: Size, groups: int, has_bias: bool, **mode: Any,
+    ) -> tuple[Handle, dict[str, Any]]:
+        """What `conv2d_backward_weight` runs, and on what."""
+        dy, x = _array(grad_output, "grad_output"), _array(input, "input")
+        kernel = _pair(kernel_size, "kernel_size")
+        in_channels, out_channels = x.shape[1], dy.shape[1]
+        operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups, **mode)
+        outer, inner = (in_channels, out_channels) if mode.get("transposed") else (out_channels, in_channels)
+        dw = self._empty((outer, inner // groups, *kernel), like=dy)
+        db = self._empty((out_channels,), like=dy) if has_bias else None
+        return operation, {"x": x, "dy": dy, "dweight": dw, "dbias": db}
+
+    def _backward(
+        self, grad_output: Any, weight: Any, input_shape: Sequence[int], input: Any,
+        stride: Size, padding: Padding, dilation: Size, groups: int, has_bias: bool, **mode: Any,
+    ) -> tuple[Handle, dict[str, Any]]:
+        """What `conv2d_backward` runs, and on what."""
         dy, w = _array(grad_output, "grad_output"), _array(weight, "weight")
         x = None if input is None else _array(input, "input")
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
         dx = self._empty(tuple(input_shape), like=dy)
         dw = None if x is None else self._empty(w.shape, like=w)
         db = self._empty(dy.shape[1:2], like=w) if has_bias else None
-        _run(_abi.lib.grilly_conv2d_backward, operation, x=x, weight=w, dy=dy, dx=dx, dweight=dw, dbias=db)
-        return dx, dw, db
+        return operation, {"x": x, "weight": w, "dy": dy, "dx": dx, "dweight": dw, "dbias": db}
 
     def close(self) -> None:
         """Destroys the operations that it keeps. `Compute.cleanup()` calls it."""
@@ -197,6 +239,11 @@ def _run(function: Any, operation: Handle, **arrays: Optional[Operand]) -> None:
     check(function(operation.value, byref(_io(**arrays))))
 
 
+def _submit(function: Any, operation: Handle, result: Result, **tensors: Optional[Operand]) -> Ticket[Result]:
+    io = _io(**tensors)
+    return Ticket(Handle(function, operation.value, byref(io), destroy=_abi.lib.grilly_ticket_destroy), result)
+
+
 def _io(**arrays: Optional[Operand]) -> _abi.Conv2dIo:
     io = _abi.initialised(_abi.Conv2dIo)
     for name, array in arrays.items():
@@ -210,6 +257,12 @@ def _array(value: Any, name: str, axes: int = 4) -> Operand:
     if array.ndim != axes:
         raise ValueError(f"{name} has {array.ndim} dimensions, shape {list(array.shape)}, expected {axes}")
     return array
+
+
+def _check_tensors(**operands: Any) -> None:
+    for name, operand in operands.items():
+        if operand is not None and not isinstance(operand, Tensor):
+            raise TypeError(f"{name} is a {type(operand).__name__}, expected a Tensor")
 
 
 def _check_out(out: Any) -> None:

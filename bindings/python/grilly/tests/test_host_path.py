@@ -61,21 +61,49 @@ def test_submitted_calls_give_what_others_give(compute, rng):
     b = grilly.tensor(integers((4,), rng), compute)
     expected = compute.conv.conv2d(compute.conv.conv2d(x, w, b, padding=1), w, padding=1).numpy()
     first = compute.conv.submit_conv2d(x, w, b, padding=1)
-    first_result = first.wait()
-    second = compute.conv.submit_conv2d(first_result, w, padding=1)
-    del x, w, b
+    second = compute.conv.submit_conv2d(first.result, w, padding=1)
+    del x, w, b, first
     assert (second.wait(60).numpy() == expected).all()
     assert second.done and second.wait(0) is second.wait()
     with pytest.raises(ValueError):
         second.wait(-1)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_submitted_gradients_are_those_of_others(compute, rng, transposed):
+    conv, options = compute.conv, {"stride": 2, "padding": 1, "groups": 2, "transposed": transposed}
+    x, w = grilly.tensor(integers((2, 4, 9, 7), rng), compute), grilly.tensor(integers((4, 2, 3, 3), rng), compute)
+    dy = grilly.tensor(integers(conv.conv2d(x, w, **options).shape, rng), compute)
+    pairs = [
+        (conv.conv2d_backward(dy, w, x.shape, x, **options), conv.submit_conv2d_backward(dy, w, x.shape, x, **options)),
+        (
+            conv.conv2d_backward(dy, w, x.shape, has_bias=False, **options),
+            conv.submit_conv2d_backward(dy, w, x.shape, has_bias=False, **options),
+        ),
+        (
+            conv.conv2d_backward_weight(dy, x, (3, 3), **options),
+            conv.submit_conv2d_backward_weight(dy, x, (3, 3), **options),
+        ),
+    ]
+    del dy, x, w
+    for expected, ticket in pairs:
+        got = ticket.wait(60)
+        assert [gradient is None for gradient in got] == [gradient is None for gradient in expected]
+        assert all((one.numpy() == other.numpy()).all() for one, other in zip(got, expected) if one is not None)
+
+
 def test_only_tensors_are_submitted(compute, rng):
     x, w = integers(X, rng), integers(W, rng)
-    with pytest.raises(TypeError, match="Tensor"):
-        compute.conv.submit_conv2d(x, grilly.tensor(w, compute))
-    with pytest.raises(TypeError, match="Tensor"):
-        compute.conv.submit_conv2d(grilly.tensor(x, compute), w)
+    tx, tw, conv = grilly.tensor(x, compute), grilly.tensor(w, compute), compute.conv
+    for submit in (
+        lambda: conv.submit_conv2d(x, tw),
+        lambda: conv.submit_conv2d(tx, w),
+        lambda: conv.submit_conv2d_backward(x, tw, X),
+        lambda: conv.submit_conv2d_backward(tx, tw, X, x),
+        lambda: conv.submit_conv2d_backward_weight(tx, x, (3, 3)),
+    ):
+        with pytest.raises(TypeError, match="expected a Tensor"):
+            submit()
 
 
 def test_a_ticket_outlives_its_compute(compute, rng):
