@@ -28,8 +28,7 @@ use std::time::{Duration, Instant};
 ///         y: Output::Device(DeviceTensor::new(&values[from + 1], 0, &image)?),
 ///     })
 /// };
-/// submit(0)?;
-/// let last = submit(1)?; // reads what the first call writes
+/// let (_first, last) = (submit(0)?, submit(1)?); // the second reads what the first writes
 /// while let Err(error) = last.wait(Duration::from_millis(1)) {
 ///     assert_eq!(error.status(), Status::Timeout); // not DeviceLost: there is time for something else
 /// }
