@@ -9,6 +9,32 @@ use std::time::{Duration, Instant};
 /// A call under way, of [`crate::Conv2d::submit_forward`] or [`crate::Conv2d::submit_backward`].
 ///
 /// Any thread may wait for it, several times. It keeps the device open; dropped, it waits.
+///
+/// ```
+/// use grilly::{Context, ContextDesc, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output, Status, Weight};
+/// use std::time::Duration;
+///
+/// # fn main() -> grilly::Result<()> {
+/// let context = Context::new(&ContextDesc::default())?;
+/// let conv = Conv2d::new(&context, Conv2dConfig::new(4, 4, [1, 1]))?;
+/// let (image, weight) = ([1, 4, 8, 8], [4, 4, 1, 1]);
+/// let buffer = |shape: &[u64]| context.create_buffer(4 * shape.iter().product::<u64>());
+/// let (memory, values) = (buffer(&weight)?, [buffer(&image)?, buffer(&image)?, buffer(&image)?]);
+/// let submit = |from: usize| {
+///     conv.submit_forward(Forward {
+///         x: Input::Device(DeviceTensor::new(&values[from], 0, &image)?),
+///         weight: Weight::Raw(Input::Device(DeviceTensor::new(&memory, 0, &weight)?)),
+///         bias: None,
+///         y: Output::Device(DeviceTensor::new(&values[from + 1], 0, &image)?),
+///     })
+/// };
+/// let (_first, last) = (submit(0)?, submit(1)?); // the second reads what the first writes
+/// while let Err(error) = last.wait(Duration::from_millis(1)) {
+///     assert_eq!(error.status(), Status::Timeout); // not DeviceLost: there is time for something else
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Ticket {
     context: Context,
     /// What was submitted, oldest first; none once all is done.

@@ -25,24 +25,26 @@ fn programs(text: &str) -> Vec<(&str, std::ops::Range<usize>)> {
 /// `GRILLY_WRITE_README=1 cargo test --test readme` brings the programs up to date.
 #[test]
 fn programs_are_those_of_the_examples() {
-    let mut readme = read("README.md");
     let writing = env::var_os("GRILLY_WRITE_README").is_some_and(|value| value == "1");
-    let count = programs(&readme).len();
-    assert!(count >= 3, "README.md shows {count} programs, expected one each in Python, C and C++");
-    for index in 0..count {
-        let (path, range) = programs(&readme)[index].clone();
-        let file = read(path);
-        // Another page's snippet is quoted in part; a program is quoted whole.
-        let same =
-            if path.ends_with(".md") { file.contains(&readme[range.clone()]) } else { file == readme[range.clone()] };
-        if writing && !path.ends_with(".md") {
-            readme.replace_range(range, &file);
-        } else {
-            assert!(same, "README.md shows another {path}; run: GRILLY_WRITE_README=1 cargo test --test readme");
+    for (name, least) in [("README.md", 3), ("docs/overlapping-calls.md", 1)] {
+        let mut page = read(name);
+        let count = programs(&page).len();
+        assert!(count >= least, "{name} shows {count} programs, expected at least {least}");
+        for index in 0..count {
+            let (path, range) = programs(&page)[index].clone();
+            let file = read(path);
+            // Another page's snippet is quoted in part; a program is quoted whole.
+            let same =
+                if path.ends_with(".md") { file.contains(&page[range.clone()]) } else { file == page[range.clone()] };
+            if writing && !path.ends_with(".md") {
+                page.replace_range(range, &file);
+            } else {
+                assert!(same, "{name} shows another {path}; run: GRILLY_WRITE_README=1 cargo test --test readme");
+            }
         }
-    }
-    if writing {
-        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"), readme).expect("README.md is writable");
+        if writing {
+            fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), page).expect("the page is writable");
+        }
     }
 }
 
@@ -55,6 +57,7 @@ fn commands_and_files_that_pages_name_exist() {
         "docs/accuracy.md",
         "docs/memory.md",
         "docs/migrating-from-pytorch.md",
+        "docs/overlapping-calls.md",
         "docs/performance.md",
     ] {
         let text = read(page);

@@ -67,7 +67,9 @@ c_programs="abi misuse_handles misuse_structs misuse_arguments elementwise fork 
 for name in devices $c_programs; do
     check "compile tests/c/$name.c" "$CC" $c_flags "tests/c/$name.c" -o "$work/$name" $link
 done
-check "compile examples/c" "$CC" $c_flags examples/c/forward_backward.c -o "$work/example_c" $link
+for name in forward_backward overlapping_calls; do
+    check "compile examples/c/$name.c" "$CC" $c_flags "examples/c/$name.c" -o "$work/example_c_$name" $link
+done
 check "compile examples/cpp" "$CXX" $cxx_flags examples/cpp/forward_backward.cpp -o "$work/example_cpp" $link
 check "compile tests/cpp/layers.cpp" "$CXX" $cxx_flags tests/cpp/layers.cpp -o "$work/layers" $link
 check "compile tests/cpp/layers.cpp as c++20" \
@@ -85,7 +87,8 @@ if [ -z "${DEVICES+set}" ]; then
     DEVICES="cpu $("$work/devices" 2>/dev/null)"
 fi
 for device in $DEVICES; do
-    for name in $c_programs no_exceptions tickets device_tensors_c++17 device_tensors_c++20 example_c example_cpp; do
+    for name in $c_programs no_exceptions tickets device_tensors_c++17 device_tensors_c++20 \
+        example_c_forward_backward example_c_overlapping_calls example_cpp; do
         check "$name on $device" "$work/$name" "$device"
     done
     check "layers on $device" "$work/layers" "$device" tests/cases.json

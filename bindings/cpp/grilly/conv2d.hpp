@@ -47,7 +47,7 @@ struct Io {
     }
 };
 
-/// A call that was submitted and may not be done yet; see `grilly_conv2d_submit_forward` for what its tensors must not be
+/// A call that was submitted and may not be done yet; `grilly_conv2d_submit_forward` says what its tensors must not be
 /// used for until then. Any thread may wait for it, several times. It waits when it goes, and keeps the device open.
 class Ticket : public detail::Handle<grilly_ticket, grilly_ticket_destroy> {
 public:
