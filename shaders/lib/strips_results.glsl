@@ -5,7 +5,7 @@
 
 #include "lib/elements.glsl"
 
-layout(constant_id = 2) const uint SOURCES = 1; // source channels of a group
+layout(constant_id = 2) const bool SEVERAL_SOURCES = false; // groups have several source channels
 
 const uint CHAIN = 64 / TAPS; // source channels that are chained before they are added to the totals
 
@@ -15,17 +15,17 @@ struct Weights {
     uint first, tap_step, source_step;
 };
 
-Weights weights_of(uint group, uint channel) {
+Weights weights_of(uint group, uint channel, uint sources) {
     if (pc.C == pc.groups) {
 #ifdef BACKWARD_INPUT
-        return Weights(group * SOURCES * TAPS, 1, TAPS);
+        return Weights(group * sources * TAPS, 1, TAPS);
 #else
         return Weights(channel * TAPS, 1, TAPS);
 #endif
     }
     uint m_count = RESULT_CHANNELS / pc.groups;
     uint row = (m_count + 3) / 4 * 4;
-    return Weights(group * TAPS * SOURCES * row + channel % m_count, SOURCES * row, row);
+    return Weights(group * TAPS * sources * row + channel % m_count, sources * row, row);
 }
 
 void main() {
@@ -36,22 +36,23 @@ void main() {
     }
     uint channel = strip.plane % RESULT_CHANNELS;
     uint group = channel / (RESULT_CHANNELS / pc.groups);
-    uint source_plane = strip.plane / RESULT_CHANNELS * SOURCE_CHANNELS + group * SOURCES;
-    Weights weights = weights_of(group, channel);
+    uint sources = SEVERAL_SOURCES ? SOURCE_CHANNELS / pc.groups : 1;
+    uint source_plane = strip.plane / RESULT_CHANNELS * SOURCE_CHANNELS + group * sources;
+    Weights weights = weights_of(group, channel, sources);
     float totals[ROWS][COLUMNS];
     [[unroll]] for (int i = 0; i < ROWS; ++i) {
         [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
             totals[i][column] = 0;
         }
     }
-    for (uint first = 0; first < SOURCES; first += CHAIN) {
+    for (uint first = 0; first < sources; first += CHAIN) {
         float sums[ROWS][COLUMNS];
         [[unroll]] for (int i = 0; i < ROWS; ++i) {
             [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
                 sums[i][column] = 0;
             }
         }
-        for (uint source = first; source < min(first + CHAIN, SOURCES); ++source) {
+        for (uint source = first; source < min(first + CHAIN, sources); ++source) {
             float weight[TAPS];
             [[unroll]] for (int tap = 0; tap < TAPS; ++tap) {
                 weight[tap] = WEIGHT(weights.first + source * weights.source_step + tap * weights.tap_step);

@@ -151,7 +151,7 @@ fn specialization(problem: &Problem, module: &Module, window: &Window) -> Vec<u3
     let value = |id: &u32| match *id {
         0 => problem.padding[1] as u32,
         1 => (problem.r - 1 - beyond(problem.r - 1)) as u32,
-        2 => sources(problem) as u32,
+        2 => (sources(problem) > 1).into(),
         VECTORS_ID => {
             let vectors = |width: u64, flag: u32| if width.is_multiple_of(4) { flag } else { 0 };
             vectors(problem.w, VECTORS_INPUT) | vectors(problem.q, VECTORS_OUTPUT)

@@ -85,9 +85,9 @@ impl Tile {
             && u64::from(module.shared_memory) + self.listed(size) * LISTED_BYTES <= limits.shared_memory.into()
     }
 
-    /// Entries of the list of steps, in whole blocks.
+    /// Entries of the list of steps, in whole blocks; a power of two, so that many layers share a pipeline.
     pub fn listed(&self, size: &Size) -> u64 {
-        size.listed.next_multiple_of(self.block.into())
+        if size.listed == 0 { 0 } else { size.listed.next_power_of_two().max(self.block.into()) }
     }
 
     /// Whether it reads tensors packed by channels of four.
