@@ -52,7 +52,7 @@ impl Context {
         check_size(bytes)?;
         let storage = match self.backend() {
             Backend::Vulkan(device) => Storage::Vulkan(Block::new(device, Home::Device, bytes)?),
-            Backend::Cpu { memory, .. } => Storage::Cpu(cpu::Memory::new(memory, bytes)?),
+            Backend::Cpu(machine) => Storage::Cpu(cpu::Memory::new(&machine.memory, bytes)?),
         };
         Ok(Buffer { context: self.clone(), bytes, storage })
     }
@@ -76,7 +76,7 @@ impl Context {
                 }
                 Storage::Host(block)
             }
-            Backend::Cpu { memory, .. } => Storage::Cpu(cpu::Memory::new(memory, bytes)?),
+            Backend::Cpu(machine) => Storage::Cpu(cpu::Memory::new(&machine.memory, bytes)?),
         };
         Ok(Buffer { context: self.clone(), bytes, storage })
     }

@@ -86,13 +86,13 @@ impl Conv2dConfig {
     /// # Errors
     /// `InvalidArgument`, naming the field, its value and what is legal.
     pub fn validate(&self) -> Result<()> {
-        positive("in_channels", self.in_channels)?;
-        positive("out_channels", self.out_channels)?;
-        positive("groups", self.groups)?;
+        positive(self.in_channels, || "in_channels".into())?;
+        positive(self.out_channels, || "out_channels".into())?;
+        positive(self.groups, || "groups".into())?;
         for axis in 0..2 {
-            positive(&format!("kernel[{axis}]"), self.kernel[axis])?;
-            positive(&format!("stride[{axis}]"), self.stride[axis])?;
-            positive(&format!("dilation[{axis}]"), self.dilation[axis])?;
+            positive(self.kernel[axis], || format!("kernel[{axis}]"))?;
+            positive(self.stride[axis], || format!("stride[{axis}]"))?;
+            positive(self.dilation[axis], || format!("dilation[{axis}]"))?;
             for (end, name) in ["begin", "end"].iter().enumerate() {
                 let value = self.padding[axis][end];
                 if value > MAX_SIZE {
@@ -179,9 +179,9 @@ impl Conv2dConfig {
     }
 }
 
-fn positive(name: &str, value: u64) -> Result<()> {
+fn positive(value: u64, name: impl FnOnce() -> String) -> Result<()> {
     if value == 0 || value > MAX_SIZE {
-        return Err(Error::invalid(format!("{name} is {value}, expected 1 to {MAX_SIZE}")));
+        return Err(Error::invalid(format!("{} is {value}, expected 1 to {MAX_SIZE}", name())));
     }
     Ok(())
 }

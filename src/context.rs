@@ -30,8 +30,11 @@ pub struct ContextDesc {
     pub piece_bytes: u64,
     /// For tests and measurements: which tile of `shaders/permutations.txt` to use wherever it can run.
     pub tile: Option<usize>,
-    /// For tests and measurements: which of [`crate::kernels::CHOICES`] to use wherever it can run.
+    /// For tests and measurements: which of [`crate::kernels::CHOICES`] to use wherever it can run; on the CPU device,
+    /// which way of `cpu::Way`.
     pub kernel: Option<&'static str>,
+    /// For tests: threads of the CPU device share even work that is too little to be worth it.
+    pub share_all_work: bool,
     /// Where a Vulkan driver's compiled pipelines are kept for the next process.
     pub pipeline_cache: CacheFolder,
     /// Receives log messages.
@@ -129,7 +132,7 @@ impl Ready {
 /// Where a context computes.
 pub(crate) enum Backend {
     Vulkan(Arc<vulkan::Device>),
-    Cpu { threads: cpu::Threads, memory: Arc<cpu::Pool> },
+    Cpu(cpu::Machine),
 }
 
 /// A program with ever new shapes must not hold ever more plans.
@@ -157,10 +160,12 @@ impl Context {
                 cache = Some(device.open_pipeline_cache(&physical, &desc.pipeline_cache));
                 Backend::Vulkan(Arc::new(device))
             }
-            None => Backend::Cpu {
-                threads: cpu::Threads::new(threads(desc.threads, secure_variable(THREADS))?),
-                memory: Arc::new(cpu::Pool::new(desc.memory_budget)),
-            },
+            None => {
+                let most = threads(desc.threads, secure_variable(THREADS))?;
+                let threads = cpu::Threads::new(most).sharing_all_work(desc.share_all_work);
+                let forced = desc.kernel.and_then(cpu::Way::named);
+                Backend::Cpu(cpu::Machine::new(threads, cpu::Pool::new(desc.memory_budget), forced))
+            }
         };
         let context = Context(Arc::new(Inner {
             device: chosen.info,
@@ -203,7 +208,7 @@ impl Context {
                     ..Stats::default()
                 }
             }
-            Backend::Cpu { memory, .. } => memory.stats(),
+            Backend::Cpu(machine) => machine.memory.stats(),
         };
         stats.upload_bytes = self.0.upload_bytes.load(Ordering::Relaxed);
         stats.download_bytes = self.0.download_bytes.load(Ordering::Relaxed);
@@ -217,9 +222,9 @@ impl Context {
     pub fn trim(&self) -> Result<()> {
         match &self.0.backend {
             Backend::Vulkan(device) => device.trim(),
-            Backend::Cpu { threads, memory } => {
-                threads.trim();
-                memory.trim();
+            Backend::Cpu(machine) => {
+                machine.threads.trim();
+                machine.memory.trim();
             }
         }
         Ok(())

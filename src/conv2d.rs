@@ -5,7 +5,7 @@ use crate::context::{Backend, Context};
 use crate::error::{Error, Result};
 use crate::problem::{Pass, PassOptions, Problem, output_shape};
 use crate::run;
-use crate::tensor::{Input, Output, check_overlap};
+use crate::tensor::{Input, Output, Shape, check_overlap};
 use crate::ticket::Ticket;
 use crate::weights::Weights;
 
@@ -150,7 +150,7 @@ impl Conv2d {
             let problem = self.problem(input, pass, PassOptions { bias: true, ..PassOptions::default() })?;
             match self.context.backend() {
                 Backend::Vulkan(device) => Ok(self.context.plan(device, &problem, false)?.plan.workspace),
-                Backend::Cpu { .. } => Ok(0),
+                Backend::Cpu(_) => Ok(0),
             }
         };
         Ok(MemorySizes {
@@ -214,7 +214,7 @@ impl Conv2d {
     /// Checks a forward call's tensors, and says what it computes.
     pub(crate) fn forward_problem(&self, call: &Forward<'_>) -> Result<Problem> {
         let options = PassOptions { bias: call.bias.is_some(), ..PassOptions::default() };
-        let problem = self.problem(four_sizes("x", &call.x.shape())?, Pass::Forward, options)?;
+        let problem = self.problem(four_sizes("x", call.x.shape())?, Pass::Forward, options)?;
         call.x.check("x", &problem.x_shape(), &self.context)?;
         call.y.check("y", &problem.y_shape(), &self.context)?;
         self.check_weight(&call.weight)?;
@@ -232,19 +232,18 @@ impl Conv2d {
     /// wanted.
     pub(crate) fn backward_problems(&self, call: &Backward<'_>) -> Result<[Option<Problem>; 2]> {
         let mut config = self.config.clone();
-        let input = match (&call.x, &call.dx) {
-            (Some(x), _) => ("x", x.shape()),
-            (None, Some(dx)) => ("dx", dx.shape()),
+        let shape = match (&call.x, &call.dx) {
+            (Some(x), _) => four_sizes("x", x.shape())?,
+            (None, Some(dx)) => four_sizes("dx", dx.shape())?,
             (None, None) if call.dweight.is_some() => {
                 return Err(Error::invalid("dweight is wanted, but x is missing"));
             }
             // The bias's gradient alone depends on no input: any that leads to dy's shape serves, in any surroundings.
             (None, None) => {
                 config.padding_mode = PaddingMode::Zeros;
-                ("dy", self.some_input(&call.dy.shape())?)
+                self.some_input(call.dy.shape())?
             }
         };
-        let shape = four_sizes(input.0, &input.1)?;
         let options = PassOptions {
             bias: call.dbias.is_some(),
             skip_weight: call.dweight.is_none(),
@@ -290,7 +289,7 @@ impl Conv2d {
     }
 
     /// An input shape whose output has the shape of `dy`.
-    fn some_input(&self, dy: &[u64]) -> Result<Vec<u64>> {
+    fn some_input(&self, dy: Shape<'_>) -> Result<[u64; 4]> {
         let [n, _, p, q] = four_sizes("dy", dy)?;
         let size = |axis: usize, outputs: u64| {
             let Conv2dConfig { stride, padding, output_padding, .. } = &self.config;
@@ -302,7 +301,7 @@ impl Conv2d {
             let reach = outputs.saturating_sub(1).saturating_mul(stride[axis]);
             reach.saturating_add(window).saturating_sub(padding).max(1)
         };
-        Ok(vec![n, self.config.in_channels, size(0, p), size(1, q)])
+        Ok([n, self.config.in_channels, size(0, p), size(1, q)])
     }
 }
 
@@ -315,6 +314,7 @@ impl<'a> Weight<'a> {
     }
 }
 
-fn four_sizes(name: &str, shape: &[u64]) -> Result<[u64; 4]> {
-    shape.try_into().map_err(|_| Error::invalid(format!("{name} has shape {shape:?}, expected 4 axes [N, C, H, W]")))
+fn four_sizes(name: &str, shape: Shape<'_>) -> Result<[u64; 4]> {
+    let error = || Error::invalid(format!("{name} has shape {shape:?}, expected 4 axes [N, C, H, W]"));
+    shape.sizes().ok_or_else(error)
 }

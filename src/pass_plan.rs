@@ -47,7 +47,7 @@ impl PassPlan {
                 let workspace = if bytes > 0 { Some(Block::new(device, Home::Device, bytes)?) } else { None };
                 Planned::Vulkan { ready, workspace: Mutex::new(workspace) }
             }
-            Backend::Cpu { .. } => Planned::Cpu,
+            Backend::Cpu(_) => Planned::Cpu,
         };
         Ok(PassPlan { conv: conv.clone(), pass, problem, prepacked, planned: Arc::new(planned) })
     }

@@ -24,7 +24,8 @@ pub struct Peaks {
 /// Whatever running kernels can raise.
 pub fn peaks(context: &Context) -> Result<Peaks> {
     match context.backend() {
-        Backend::Cpu { threads, .. } => {
+        Backend::Cpu(machine) => {
+            let threads = &machine.threads;
             Ok(Peaks { flops: cpu::probe::flops(threads), bytes: cpu::probe::bytes(threads) })
         }
         Backend::Vulkan(device) => {

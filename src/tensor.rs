@@ -94,17 +94,50 @@ pub enum Output<'a> {
     Device(DeviceTensor<'a>),
 }
 
-impl Input<'_> {
-    pub(crate) fn shape(&self) -> Vec<u64> {
+/// A tensor's shape, where it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Shape<'a> {
+    Host(&'a [usize]),
+    Device(&'a [u64]),
+}
+
+impl Shape<'_> {
+    /// The sizes, if there are so many.
+    pub(crate) fn sizes<const RANK: usize>(self) -> Option<[u64; RANK]> {
         match self {
-            Input::Host(view) => view.shape().iter().map(|&size| size as u64).collect(),
-            Input::Device(tensor) => tensor.shape().to_vec(),
+            Shape::Host(shape) => shape.try_into().ok().map(|sizes: [usize; RANK]| sizes.map(|size| size as u64)),
+            Shape::Device(shape) => shape.try_into().ok(),
+        }
+    }
+
+    pub(crate) fn is(self, expected: &[u64]) -> bool {
+        match self {
+            Shape::Host(shape) => shape.iter().map(|&size| size as u64).eq(expected.iter().copied()),
+            Shape::Device(shape) => shape == expected,
+        }
+    }
+}
+
+impl std::fmt::Debug for Shape<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Shape::Host(shape) => shape.fmt(f),
+            Shape::Device(shape) => shape.fmt(f),
+        }
+    }
+}
+
+impl Input<'_> {
+    pub(crate) fn shape(&self) -> Shape<'_> {
+        match self {
+            Input::Host(view) => Shape::Host(view.shape()),
+            Input::Device(tensor) => Shape::Device(tensor.shape()),
         }
     }
 
     /// Checks the shape and, on the device, whose buffer it is.
     pub(crate) fn check(&self, name: &str, expected: &[u64], context: &crate::Context) -> Result<()> {
-        check(name, &self.shape(), expected)?;
+        check(name, self.shape(), expected)?;
         match self {
             Input::Device(tensor) => tensor.check_context(name, context),
             Input::Host(_) => Ok(()),
@@ -113,16 +146,16 @@ impl Input<'_> {
 }
 
 impl Output<'_> {
-    pub(crate) fn shape(&self) -> Vec<u64> {
+    pub(crate) fn shape(&self) -> Shape<'_> {
         match self {
-            Output::Host(view) => view.shape().iter().map(|&size| size as u64).collect(),
-            Output::Device(tensor) => tensor.shape().to_vec(),
+            Output::Host(view) => Shape::Host(view.shape()),
+            Output::Device(tensor) => Shape::Device(tensor.shape()),
         }
     }
 
     /// Checks the shape and, on the device, whose buffer it is.
     pub(crate) fn check(&self, name: &str, expected: &[u64], context: &crate::Context) -> Result<()> {
-        check(name, &self.shape(), expected)?;
+        check(name, self.shape(), expected)?;
         match self {
             Output::Device(tensor) => tensor.check_context(name, context),
             Output::Host(_) => Ok(()),
@@ -130,8 +163,8 @@ impl Output<'_> {
     }
 }
 
-fn check(name: &str, shape: &[u64], expected: &[u64]) -> Result<()> {
-    if shape != expected {
+fn check(name: &str, shape: Shape<'_>, expected: &[u64]) -> Result<()> {
+    if !shape.is(expected) {
         return Err(Error::invalid(format!("{name} has shape {shape:?}, expected {expected:?}")));
     }
     Ok(())
@@ -143,20 +176,17 @@ pub(crate) fn check_overlap(
     outputs: &[(&str, Option<&Output<'_>>)],
     inputs: &[(&str, Option<&Input<'_>>)],
 ) -> Result<()> {
-    let written: Vec<_> = outputs
-        .iter()
-        .filter_map(|(name, output)| match output {
-            Some(Output::Device(tensor)) => Some((*name, tensor)),
-            _ => None,
-        })
-        .collect();
+    let written = outputs.iter().filter_map(|(name, output)| match output {
+        Some(Output::Device(tensor)) => Some((*name, tensor)),
+        _ => None,
+    });
     let read = inputs.iter().filter_map(|(name, input)| match input {
         Some(Input::Device(tensor)) => Some((*name, tensor)),
         _ => None,
     });
-    let all: Vec<_> = written.iter().copied().chain(read).collect();
-    for (at, (name, output)) in written.iter().enumerate() {
-        if let Some((other, _)) = all[at + 1..].iter().find(|(_, other)| output.overlaps(other)) {
+    for (at, (name, output)) in written.clone().enumerate() {
+        let mut others = written.clone().skip(at + 1).chain(read.clone());
+        if let Some((other, _)) = others.find(|(_, other)| output.overlaps(other)) {
             return Err(Error::invalid(format!(
                 "{name} overlaps {other} in their buffer; a result needs memory of its own"
             )));

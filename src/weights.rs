@@ -38,7 +38,7 @@ impl Weights {
         weight.check("weight", &shape, &context)?;
         let packed = match context.backend() {
             Backend::Vulkan(device) => run::vulkan::pack(&context, device, conv.config(), weight)?,
-            Backend::Cpu { .. } => Packed::Cpu(run::cpu::copied(&weight)?),
+            Backend::Cpu(_) => Packed::Cpu(run::cpu::copied(&weight)?),
         };
         Ok(Weights { context, shape, groups: conv.config().groups, packed })
     }

@@ -13,7 +13,7 @@ use super::gather::{Gather, Term};
 use super::panel::{Kernel, Panel, TURNED, transpose};
 use super::parallel::{Shared, for_each};
 use super::region::{Layout, Region};
-use super::workspace::{Workspace, room};
+use super::workspace::Workspace;
 use crate::error::Result;
 
 /// Packed weights at most, in elements: 8 MiB. More result channels take turns.
@@ -21,14 +21,16 @@ const MAX_PACKED: usize = 1 << 21;
 /// Sums of an item at most: 1 MiB.
 const MAX_SUMS: usize = 1 << 18;
 /// Pixels of an item, if there are so many.
-const PIXELS: usize = 1024;
+const PIXELS: usize = 512;
 /// Fewer pixels than these would not pay for the weights that pass by.
-const MIN_PIXELS: usize = 192;
-/// Elements of a patch at most, if one channel is not more: 192 KiB.
-const MAX_PATCH: usize = 48 << 10;
+const MIN_PIXELS: usize = 128;
+/// Elements of a patch at most, if one channel is not more: 128 KiB.
+const MAX_PATCH: usize = 32 << 10;
 /// Terms of a pass at most: with a panel's width of weights, half of a first-level cache.
 const MAX_PASS: usize = 288;
-/// Items wanted at least for each thread, if that leaves enough to do in each: threads may be held up.
+/// Items wanted at least, if that leaves enough to do in each: threads may be held up.
+const ITEMS: usize = 64;
+/// Items wanted at least for each thread.
 const ITEMS_A_THREAD: usize = 4;
 /// Fewest floating-point operations worth an item of its own.
 const MIN_ITEM: f64 = 1e6;
@@ -57,26 +59,31 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(machine: &Machine<'_>, gather: &Gather, start: Start<'_>) -> Cut {
+    fn new(machine: &Machine, gather: &Gather, start: Start<'_>) -> Cut {
         let panel = Panel::new(machine.isa);
         let terms = gather.depth();
         let panels = gather.outputs.div_ceil(panel.width);
-        let threads = machine.threads.worthwhile(gather.flops());
+        let worthwhile = (gather.flops() / MIN_ITEM) as usize;
 
-        // Regions of pixels first; then, if those are few, panels apart too.
-        let worthwhile = (gather.flops() / MIN_ITEM) as usize / threads * threads;
-        let items = worthwhile.clamp(1, ITEMS_A_THREAD * threads);
-        let wanted = gather.pixels().div_ceil(items);
-        let layout = Layout::new(gather, wanted.clamp(MIN_PIXELS, PIXELS), panel.pixels);
-        let turn = (MAX_PACKED / (terms * panel.width).max(1)).clamp(1, panels);
-        let apart = if threads == 1 { 1 } else { items.div_ceil(layout.regions) };
-        let turn = even(panels, turn);
+        // Whole passes first, then pixels: what a result is rounded to depends on no number of threads.
+        let taps = gather.window();
+        let channels = even(gather.channels, MAX_PASS / taps.max(1));
+        let mut pixels = gather.pixels().div_ceil(worthwhile.clamp(1, ITEMS)).clamp(MIN_PIXELS, PIXELS);
+        let mut layout = Layout::new(gather, pixels);
+        while channels * layout.most_channel > MAX_PATCH && pixels > MIN_PIXELS {
+            pixels = (pixels / 2).max(MIN_PIXELS);
+            layout = Layout::new(gather, pixels);
+        }
+        let channels = channels.min(MAX_PATCH / layout.most_channel.max(1));
+        let pass = if channels == 0 { even(taps, MAX_PASS) } else { even(gather.channels, channels) * taps };
+
+        // If there are few regions, panels are apart too.
+        let threads = machine.threads.worthwhile(gather.flops());
+        let apart = worthwhile.clamp(1, ITEMS_A_THREAD * threads).div_ceil(layout.regions);
+        let apart = if threads == 1 { 1 } else { apart };
+        let turn = even(panels, (MAX_PACKED / (terms * panel.width).max(1)).clamp(1, panels));
         let fitting = MAX_SUMS / (layout.most_pixels.next_multiple_of(panel.pixels) * panel.width);
         let together = turn.div_ceil(apart).min(fitting).max(1);
-
-        let taps = gather.taps[0].len() * gather.taps[1].len();
-        let channels = (MAX_PASS / taps.max(1)).min(MAX_PATCH / layout.most_channel.max(1)).min(gather.channels);
-        let pass = if channels == 0 { even(taps, MAX_PASS) } else { even(gather.channels, channels) * taps };
         let chains = Chains::new(terms, pass, matches!(start, Start::Old) || !machine.isa.fuses());
         Cut { panel, chains, layout, panels, turn, together, pass }
     }
@@ -87,7 +94,7 @@ impl Cut {
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn correlate(
-    machine: &Machine<'_>,
+    machine: &Machine,
     gather: &Gather,
     src: &[f32],
     weight: &[f32],
@@ -111,11 +118,11 @@ pub(super) fn correlate(
         for first in (0..cut.panels).step_by(cut.turn) {
             let panels = cut.turn.min(cut.panels - first);
             let each = terms * cut.panel.width;
-            let packed = room(&mut call.a, if shared { panels * each } else { 0 })?;
+            let packed = call.a.room(if shared { panels * each } else { 0 })?;
             if shared {
                 let all = Shared::new(packed);
                 // Moving an element takes as long as a few operations.
-                for_each(machine.threads, 8.0 * (panels * each) as f64, panels, |_, panel| {
+                for_each(&machine.threads, 8.0 * (panels * each) as f64, panels, |_, panel| {
                     // SAFETY: an item alone owns its panel.
                     let to = unsafe { all.slice(panel * each, each) };
                     weights.pack(group, first + panel, 0..terms, to);
@@ -125,7 +132,7 @@ pub(super) fn correlate(
             let packed = &call.a[..if shared { panels * each } else { 0 }];
             let apart = panels.div_ceil(cut.together);
             let flops = gather.flops() / gather.groups as f64 * panels as f64 / cut.panels as f64;
-            for_each(machine.threads, flops, cut.layout.regions * apart, |own, item| {
+            for_each(&machine.threads, flops, cut.layout.regions * apart, |own, item| {
                 let from = item % apart * cut.together;
                 let to = panels.min(from + cut.together);
                 let packed = if shared { Packed::All(&packed[from * each..]) } else { Packed::Not(&weights) };
@@ -163,11 +170,11 @@ impl Job<'_> {
     ) -> Result<()> {
         let (cut, gather) = (self.cut, self.gather);
         let Panel { width, pixels: high, .. } = cut.panel;
-        let (terms, taps) = (gather.depth(), gather.taps[0].len() * gather.taps[1].len());
+        let (terms, taps) = (gather.depth(), gather.window());
         let region = cut.layout.region(gather, region, high, &mut own.begins);
         let pixels = own.begins.len();
-        let sums = room(&mut own.sums, panels.len() * pixels * width + TURNED * width)?;
-        let totals = room(&mut own.totals, if cut.chains.totals { sums.len() } else { 0 })?;
+        let sums = own.sums.room(panels.len() * pixels * width + TURNED * width)?;
+        let totals = own.totals.room(if cut.chains.totals { sums.len() } else { 0 })?;
         totals.fill(0.0);
 
         let mut joined = 0;
@@ -184,7 +191,7 @@ impl Job<'_> {
                 let weights = match packed {
                     Packed::All(all) => &all[(i * terms + first) * width..(i * terms + last) * width],
                     Packed::Not(weights) => {
-                        let to = room(&mut own.a, (last - first) * width)?;
+                        let to = own.a.room((last - first) * width)?;
                         weights.pack(group, panel, first..last, to);
                         &*to
                     }
@@ -200,15 +207,18 @@ impl Job<'_> {
                     start: begin,
                 };
                 let lanes = width.min((gather.outputs - panel * width).next_power_of_two());
-                cut.panel.run(&kernel, lanes, &mut sums[i * pixels * width..][..pixels * width]);
+                let whole = &mut sums[i * pixels * width..][..(pixels + TURNED) * width];
+                cut.panel.run(&kernel, lanes, &mut whole[..pixels * width]);
+                if last == terms && !cut.chains.totals {
+                    self.store(&region, group, panel, whole);
+                }
             }
         }
         if cut.chains.totals {
             carry(sums, totals);
-            sums.copy_from_slice(totals);
-        }
-        for (i, panel) in panels.enumerate() {
-            self.store(&region, group, panel, &sums[i * pixels * width..][..(pixels + TURNED) * width]);
+            for (i, panel) in panels.enumerate() {
+                self.store(&region, group, panel, &totals[i * pixels * width..][..(pixels + TURNED) * width]);
+            }
         }
         Ok(())
     }
@@ -238,10 +248,18 @@ impl Job<'_> {
             for pixel in (0..len).step_by(TURNED) {
                 let count = TURNED.min(len - pixel);
                 for channel in (0..channels).step_by(TURNED) {
-                    let turned = transpose(isa, &sums[(at + pixel) * width + channel..], width);
+                    let sums = &sums[(at + pixel) * width + channel..];
                     let to = line + channel * plane + gather.spacing[1] * (column + pixel);
-                    for (i, turned) in turned.iter().take(channels - channel).enumerate() {
+                    if count.min(channels - channel) == TURNED && gather.spacing[1] == 1 && !keep {
                         // SAFETY: an item alone owns its pixels of its channels of its group.
+                        unsafe { transpose(isa, sums, width, self.dst.rows(to, TURNED, plane, TURNED), plane) };
+                        continue;
+                    }
+                    let mut turned = [[0.0; TURNED]; TURNED];
+                    // SAFETY: it is a square.
+                    unsafe { transpose(isa, sums, width, turned.as_flattened_mut().as_mut_ptr(), TURNED) };
+                    for (i, turned) in turned.iter().take(channels - channel).enumerate() {
+                        // SAFETY: as above.
                         unsafe { store(self.dst, to + i * plane, gather.spacing[1], &turned[..count], 0.0, keep) };
                     }
                 }
@@ -263,15 +281,6 @@ fn carry(sums: &mut [f32], totals: &mut [f32]) {
 /// No other thread may reach the elements `at`, `at + spacing`, … of `dst`.
 #[inline(always)]
 pub(super) unsafe fn store(dst: &Shared<'_, f32>, at: usize, spacing: usize, sums: &[f32], initial: f32, keep: bool) {
-    if spacing == 1
-        && !keep
-        && initial == 0.0
-        && let Ok(sums) = <&[f32; TURNED]>::try_from(sums)
-    {
-        // SAFETY: the caller's promise.
-        unsafe { dst.slice(at, TURNED) }.copy_from_slice(sums);
-        return;
-    }
     if spacing == 1 {
         // SAFETY: the caller's promise.
         let dst = unsafe { dst.slice(at, sums.len()) };

@@ -9,7 +9,7 @@ use super::gather::{Gather, Term};
 use super::isa::{Isa, Plain, Vector};
 use super::parallel::{Shared, for_each};
 use super::patch::Patch;
-use super::workspace::{Workspace, room};
+use super::workspace::Workspace;
 use super::{Machine, Way};
 use crate::error::Result;
 #[cfg(target_arch = "x86_64")]
@@ -41,7 +41,7 @@ struct Line<'a> {
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn correlate(
-    machine: &Machine<'_>,
+    machine: &Machine,
     gather: &Gather,
     src: &[f32],
     weight: &[f32],
@@ -50,7 +50,7 @@ pub(super) fn correlate(
 ) -> Result<bool> {
     let (pixels, outputs) = (gather.grid[1], gather.outputs);
     let fast = outputs <= MAX_OUTPUTS;
-    if !machine.forced.map_or(fast, |way| way == Way::Direct) {
+    if !machine.takes(Way::Direct, fast) {
         return Ok(false);
     }
     let mut call = machine.threads.lease();
@@ -68,7 +68,7 @@ pub(super) fn correlate(
     let pitch = lane_pixels.next_multiple_of(MAX_LANES);
     let depth = Chains::new(terms.len(), terms.len(), true).length;
     let kernels = kernels(machine.isa);
-    let weights = room(&mut call.a, gather.groups * outputs * terms.len())?;
+    let weights = call.a.room(gather.groups * outputs * terms.len())?;
     pack(gather, weight, terms, kernels.len(), weights);
     let weights = &*weights;
 
@@ -82,7 +82,7 @@ pub(super) fn correlate(
         if from >= to {
             return Ok(());
         }
-        let (values, sums) = (room(&mut own.b, patch.len(gather))?, room(&mut own.sums, kernels.len() * pitch)?);
+        let (values, sums) = (own.b.room(patch.len(gather))?, own.sums.room(kernels.len() * pitch)?);
         patch.fill(gather, (image, group), (from, to), src, values);
         for first in (0..outputs).step_by(kernels.len()) {
             let together = kernels.len().min(outputs - first);
@@ -116,7 +116,7 @@ pub(super) fn correlate(
         }
         Ok(())
     };
-    for_each(machine.threads, gather.flops(), pieces.div_ceil(pieces_an_item), |own, item| {
+    for_each(&machine.threads, gather.flops(), pieces.div_ceil(pieces_an_item), |own, item| {
         (item * pieces_an_item..pieces.min((item + 1) * pieces_an_item)).try_for_each(|piece| work(own, piece))
     })?;
     Ok(true)

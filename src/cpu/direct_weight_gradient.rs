@@ -40,7 +40,7 @@ struct Band<'a> {
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn weight_gradient(
-    machine: &Machine<'_>,
+    machine: &Machine,
     gather: &Gather,
     x: &[f32],
     dy: &[f32],
@@ -49,7 +49,7 @@ pub(super) fn weight_gradient(
 ) -> Result<bool> {
     let (outputs, filter, pixels) = (gather.outputs, gather.depth(), gather.grid[1]);
     let fast = outputs <= MAX_OUTPUTS;
-    if dweight.len() > MAX_SUMS || !machine.forced.map_or(fast, |way| way == Way::Direct) {
+    if dweight.len() > MAX_SUMS || !machine.takes(Way::Direct, fast) {
         return Ok(false);
     }
     let mut call = machine.threads.lease();
@@ -75,7 +75,7 @@ pub(super) fn weight_gradient(
     partial.fill(0.0);
     let sums = Shared::new(partial);
     let work = |own: &mut Workspace, item: usize| {
-        let values = room(&mut own.b, patch.len(gather))?;
+        let values = own.b.room(patch.len(gather))?;
         let (part, group) = (item / gather.groups, item % gather.groups);
         let first = part * elements + group * gather.weight_group;
         // SAFETY: an item alone owns its group's filters, in its part.
@@ -101,7 +101,7 @@ pub(super) fn weight_gradient(
         }
         Ok(())
     };
-    for_each(machine.threads, gather.flops(), parts * gather.groups, work)?;
+    for_each(&machine.threads, gather.flops(), parts * gather.groups, work)?;
     for (i, to) in dweight.iter_mut().enumerate() {
         let sum: f64 = (0..parts).map(|part| partial[part * elements + i]).sum();
         *to = (f64::from(if accumulate { *to } else { 0.0 }) + sum) as f32;

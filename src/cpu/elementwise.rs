@@ -15,13 +15,7 @@ const BLOCKS: usize = 64;
 ///
 /// # Errors
 /// None but those of threads.
-pub(crate) fn elementwise(
-    machine: &Machine<'_>,
-    problem: &Broadcast,
-    a: &[f32],
-    b: &[f32],
-    out: &mut [f32],
-) -> Result<()> {
+pub(crate) fn elementwise(machine: &Machine, problem: &Broadcast, a: &[f32], b: &[f32], out: &mut [f32]) -> Result<()> {
     let elements = out.len();
     let items = elements.div_ceil(BLOCK * BLOCKS);
     let result = Shared::new(out);
@@ -42,7 +36,7 @@ pub(crate) fn elementwise(
         }
         Ok(())
     };
-    for_each(machine.threads, elements as f64, items, work)
+    for_each(&machine.threads, elements as f64, items, work)
 }
 
 /// The operand's elements for those of the result from `first` on. `old` is what the result held there.

@@ -16,6 +16,27 @@ pub(super) struct Tap {
     pub(super) shift: isize,
 }
 
+/// Kernel rows or columns, of which one is as far from the next as any other is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taps {
+    pub(super) count: usize,
+    first: Tap,
+    /// From one to the next.
+    kernels: usize,
+    shifts: isize,
+}
+
+impl Taps {
+    pub(super) fn get(&self, i: usize) -> Tap {
+        Tap { kernel: self.first.kernel + i * self.kernels, shift: self.first.shift + i as isize * self.shifts }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Tap> + Clone + use<> {
+        let taps = *self;
+        (0..taps.count).map(move |i| taps.get(i))
+    }
+}
+
 /// Result pixels on a grid, and what they read. Axes are (height, width).
 #[derive(Clone, Debug)]
 pub(super) struct Gather {
@@ -36,7 +57,7 @@ pub(super) struct Gather {
     pub(super) spacing: [usize; 2],
     /// … and a tap reads source coordinate `shift + step·i`, or zero outside of the plane.
     pub(super) step: [usize; 2],
-    pub(super) taps: [Vec<Tap>; 2],
+    pub(super) taps: [Taps; 2],
     /// Distance in the weight between result channels, source channels, groups and kernel rows.
     pub(super) weight_output: usize,
     pub(super) weight_channel: usize,
@@ -48,10 +69,11 @@ impl Gather {
     /// The forward pass; the weight gradient reads `x` the same way.
     pub(super) fn forward(problem: &Problem) -> Gather {
         let sizes = Sizes::of(problem);
-        let taps = |axis: usize| {
-            (0..sizes.kernel[axis])
-                .map(|kernel| Tap { kernel, shift: sizes.reach(kernel, axis) - sizes.padding[axis] })
-                .collect()
+        let taps = |axis: usize| Taps {
+            count: sizes.kernel[axis],
+            first: Tap { kernel: 0, shift: -sizes.padding[axis] },
+            kernels: 1,
+            shifts: sizes.reach(1, axis),
         };
         let mut gather = Gather {
             batch: problem.n as usize,
@@ -77,12 +99,11 @@ impl Gather {
     /// The input gradient, one `Gather` for each class of pixels that any tap meets. Says too whether there are others.
     pub(super) fn backward_input(problem: &Problem) -> (impl Iterator<Item = Gather>, bool) {
         let sizes = Sizes::of(problem);
-        let (rows, columns) = (sizes.classes(0), sizes.classes(1));
-        let complete = |axis: usize, classes: &[Class]| classes.len() == sizes.stride[axis].min(sizes.input[axis]);
-        let zeros_elsewhere = !complete(0, &rows) || !complete(1, &columns);
+        let complete = |axis: usize| sizes.classes(axis).count() == sizes.stride[axis].min(sizes.input[axis]);
+        let zeros_elsewhere = !complete(0) || !complete(1);
         let (batch, groups) = (problem.n as usize, problem.groups as usize);
-        let gathers = (0..rows.len() * columns.len()).map(move |class| {
-            let (row, column) = (&rows[class / columns.len()], &columns[class % columns.len()]);
+        let pairs = sizes.classes(0).flat_map(move |row| sizes.classes(1).map(move |column| (row, column)));
+        let gathers = pairs.map(move |(row, column)| {
             let mut gather = Gather {
                 batch,
                 groups,
@@ -94,7 +115,7 @@ impl Gather {
                 origin: [row.first, column.first],
                 spacing: sizes.stride,
                 step: [1, 1],
-                taps: [row.taps.clone(), column.taps.clone()],
+                taps: [row.taps, column.taps],
                 weight_output: sizes.taps(),
                 weight_channel: sizes.c * sizes.taps(),
                 weight_group: sizes.k * sizes.c * sizes.taps(),
@@ -108,12 +129,17 @@ impl Gather {
 
     /// A lone tap that reads the pixel it stands on sees planes as single rows, which pack and store faster.
     fn flatten(&mut self) {
-        let lone = self.taps.iter().all(|taps| matches!(taps[..], [Tap { shift: 0, .. }]));
-        let dense = self.step == [1, 1] && self.spacing == [1, 1] && self.origin == [0, 0];
-        if lone && dense && self.src == self.dst && self.grid == self.src {
+        if self.is_pointwise() {
             let plane = [1, self.src[0] * self.src[1]];
             (self.src, self.dst, self.grid) = (plane, plane, plane);
         }
+    }
+
+    /// Whether results are products of the pixel that they stand on alone.
+    pub(super) fn is_pointwise(&self) -> bool {
+        let lone = self.taps.iter().all(|taps| taps.count == 1 && taps.first.shift == 0);
+        let dense = self.step == [1, 1] && self.spacing == [1, 1] && self.origin == [0, 0];
+        lone && dense && self.src == self.dst && self.grid == self.src
     }
 
     /// The least and the greatest source coordinate that a tap reads for grid coordinate 0; `None` without taps.
@@ -122,9 +148,14 @@ impl Gather {
         Some([shifts().min()?, shifts().max()?])
     }
 
+    /// Kernel elements that a result reads in each channel.
+    pub(super) fn window(&self) -> usize {
+        self.taps[0].count * self.taps[1].count
+    }
+
     /// How many products make one result.
     pub(super) fn depth(&self) -> usize {
-        self.channels * self.taps[0].len() * self.taps[1].len()
+        self.channels * self.window()
     }
 
     /// Result pixels of the whole batch, in one channel.
@@ -150,10 +181,10 @@ impl Gather {
     /// Lists terms `first..last` of the reduction, which runs over channels, then kernel rows, then kernel columns.
     pub(super) fn terms(&self, first: usize, last: usize, list: &mut Vec<Term>) {
         list.clear();
-        let (rows, columns) = (&self.taps[0], &self.taps[1]);
+        let [rows, columns] = self.taps;
         for term in first..last {
-            let (row, column) = (rows[term / columns.len() % rows.len()], columns[term % columns.len()]);
-            let channel = term / (columns.len() * rows.len());
+            let (row, column) = (rows.get(term / columns.count % rows.count), columns.get(term % columns.count));
+            let channel = term / (columns.count * rows.count);
             list.push(Term {
                 plane: channel * self.src[0] * self.src[1],
                 shift: [row.shift, column.shift],
@@ -219,13 +250,15 @@ impl Run {
 }
 
 /// The residue class of one axis of dx: which coordinates, and which taps meet them.
+#[derive(Clone, Copy)]
 struct Class {
     first: usize,
     count: usize,
-    taps: Vec<Tap>,
+    taps: Taps,
 }
 
 /// The problem's numbers in machine words. `Problem::new` bounded every product of them that is formed here.
+#[derive(Clone, Copy)]
 struct Sizes {
     c: usize,
     k: usize,
@@ -263,23 +296,26 @@ impl Sizes {
 
     /// The classes of an axis that any tap meets: h = first + stride·i is met by r when h + padding − r·dilation is a
     /// multiple of the stride, and the quotient is the coordinate of dy. The taps of a class are a fixed period apart.
-    fn classes(&self, axis: usize) -> Vec<Class> {
+    fn classes(self, axis: usize) -> impl Iterator<Item = Class> {
         let (stride, kernel) = (self.stride[axis], self.kernel[axis]);
-        let period = stride / common_divisor(stride, self.dilation[axis]);
-        let class = |leader: usize| {
+        let common = common_divisor(stride, self.dilation[axis]);
+        let period = stride / common;
+        (0..kernel.min(period)).filter_map(move |leader| {
             let first = (self.reach(leader, axis) - self.padding[axis]).rem_euclid(stride as isize);
-            let tap = |kernel| Tap {
-                kernel,
-                shift: (first + self.padding[axis] - self.reach(kernel, axis)) / stride as isize,
+            let shift = (first + self.padding[axis] - self.reach(leader, axis)) / stride as isize;
+            let taps = Taps {
+                count: (kernel - leader).div_ceil(period),
+                first: Tap { kernel: leader, shift },
+                kernels: period,
+                shifts: -((self.dilation[axis] / common) as isize),
             };
             let first = first as usize;
             (first < self.input[axis]).then(|| Class {
                 first,
                 count: (self.input[axis] - first).div_ceil(stride),
-                taps: (leader..kernel).step_by(period).map(tap).collect(),
+                taps,
             })
-        };
-        (0..kernel.min(period)).filter_map(class).collect()
+        })
     }
 }
 

@@ -13,7 +13,7 @@
 //! meets the same number of roundings, since its first addition, to zero, is exact.
 
 use super::isa::{Isa, Plain, Vector};
-use super::workspace::room;
+use super::workspace::Floats;
 use crate::error::Result;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
@@ -108,9 +108,9 @@ impl<'a> Sums<'a> {
     ///
     /// # Errors
     /// `OutOfHostMemory`.
-    pub(super) fn start(len: usize, blocks: usize, tile: &'a mut Vec<f32>, total: &'a mut Vec<f32>) -> Result<Self> {
-        let tile = room(tile, len)?;
-        let total = room(total, if blocks > BLOCKS_A_TOTAL { len } else { 0 })?;
+    pub(super) fn start(len: usize, blocks: usize, tile: &'a mut Floats, total: &'a mut Floats) -> Result<Self> {
+        let tile = tile.room(len)?;
+        let total = total.room(if blocks > BLOCKS_A_TOTAL { len } else { 0 })?;
         tile.fill(0.0);
         total.fill(0.0);
         Ok(Sums { tile, total, blocks: 0 })
@@ -246,7 +246,8 @@ mod tests {
     #[test]
     fn sums_of_many_blocks_keep_every_block() {
         let blocks = 3 * BLOCKS_A_TOTAL + 5;
-        let (mut tile, mut total) = (vec![f32::NAN; 4], vec![]);
+        let (mut tile, mut total) = (Floats::default(), Floats::default());
+        tile.room(4).unwrap().fill(f32::NAN);
         for _ in 0..2 {
             let mut sums = Sums::start(3, blocks, &mut tile, &mut total).unwrap();
             (0..blocks).for_each(|_| sums.next_block().iter_mut().for_each(|sum| *sum += 1.0));

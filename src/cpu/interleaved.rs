@@ -2,7 +2,8 @@
 //! one tap is then a row of B as it lies, and pixels are laid out once for all taps.
 
 use super::gather::{Gather, Run};
-use super::workspace::room;
+use super::workspace::Floats;
+use super::{Machine, Way};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -33,12 +34,13 @@ pub(super) struct Segment {
 
 impl Interleaved {
     /// `None` where filter elements are better packed. One panel of channels has `most_columns` columns at most.
-    pub(super) fn new(gather: &Gather, nr: usize, most_columns: usize) -> Option<Interleaved> {
+    pub(super) fn new(machine: &Machine, gather: &Gather, nr: usize, most_columns: usize) -> Option<Interleaved> {
         let reach = [gather.shifts(0)?, gather.shifts(1)?];
         let columns = gather.channels.next_multiple_of(nr);
-        let worthwhile = columns as f64 <= MOST_COLUMNS * gather.channels as f64;
-        let panel = gather.taps[0].len() * gather.taps[1].len() * nr;
-        (worthwhile && panel <= most_columns && nr.is_multiple_of(LANES)).then_some(Interleaved { nr, reach })
+        let fast = columns as f64 <= MOST_COLUMNS * gather.channels as f64;
+        let panel = gather.window() * nr;
+        let fits = panel <= most_columns && nr.is_multiple_of(LANES);
+        (fits && machine.takes(Way::Interleaved, fast)).then_some(Interleaved { nr, reach })
     }
 
     /// Lays out what the pixels of `runs` read of some channels; notes where the panels begin, tap after tap for each
@@ -54,7 +56,7 @@ impl Interleaved {
         x: &[f32],
         channels: Range<usize>,
         runs: &[Run],
-        b: &mut Vec<f32>,
+        b: &mut Floats,
         segments: &mut Vec<Segment>,
         begins: &mut Vec<usize>,
         rows: &mut Vec<usize>,
@@ -86,7 +88,7 @@ impl Interleaved {
         positions += segments.last().map_or(0, |segment| height(segment.last + 1 - segment.first) * width);
 
         let panels = channels.len().div_ceil(self.nr);
-        room(b, panels * positions * self.nr)?;
+        b.room(panels * positions * self.nr)?;
         begins.clear();
         for panel in 0..panels {
             let taps = gather.taps[0].iter().flat_map(|row| gather.taps[1].iter().map(move |column| (row, column)));

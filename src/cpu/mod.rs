@@ -4,6 +4,7 @@
 //! - `gather`: a pass as a correlation over pixels and taps; forward and input gradient are the same thing.
 //! - `dense`: forward and input gradient with many result channels, by the tiles of `panel` over a `region`'s patch.
 //! - `weight_gradient`: through the tile engine `gemm`, from pixels laid out by `interleaved`.
+//! - `pointwise`: forward and input gradient of kernels of one element.
 //! - `direct`, `direct_weight_gradient`: depthwise layers and small groups; `patch` pads for them.
 //! - `chains`: how sums are cut, so that they are exact enough.
 //! - `elementwise`: operations on pairs of elements.
@@ -26,6 +27,7 @@ mod pad;
 mod panel;
 mod parallel;
 mod patch;
+mod pointwise;
 pub(crate) mod probe;
 mod region;
 #[cfg(test)]
@@ -45,28 +47,49 @@ use gather::Gather;
 use isa::Isa;
 use std::sync::Arc;
 
-/// What a pass is computed with.
-#[derive(Clone, Copy)]
-pub(crate) struct Machine<'a> {
+/// What passes are computed with: this processor, and a context's threads and memory.
+pub(crate) struct Machine {
     isa: Isa,
-    threads: &'a Threads,
-    memory: &'a Arc<Pool>,
-    /// The way to take wherever it leads to the result; tests go each of them.
+    pub(crate) threads: Threads,
+    pub(crate) memory: Arc<Pool>,
     forced: Option<Way>,
 }
 
-/// Ways to compute a pass.
+/// Ways to compute a pass, each with a file of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code))] // only tests force one
-enum Way {
+pub(crate) enum Way {
+    /// `dense`; weight gradients as `weight_gradient` packs them.
     Dense,
+    /// `pointwise`; else as `Dense`.
+    Pointwise,
+    /// `direct` and `direct_weight_gradient`.
     Direct,
+    /// `weight_gradient` of pixels that `interleaved` lays out; else as `Dense`.
+    Interleaved,
 }
 
-impl<'a> Machine<'a> {
-    /// This processor, with a context's threads and memory.
-    pub(crate) fn new(threads: &'a Threads, memory: &'a Arc<Pool>) -> Machine<'a> {
-        Machine { isa: Isa::detect(), threads, memory, forced: None }
+impl Way {
+    /// The way of that name.
+    pub(crate) fn named(name: &str) -> Option<Way> {
+        match name {
+            "dense" => Some(Way::Dense),
+            "pointwise" => Some(Way::Pointwise),
+            "direct" => Some(Way::Direct),
+            "interleaved" => Some(Way::Interleaved),
+            _ => None,
+        }
+    }
+}
+
+impl Machine {
+    /// `forced`: the way to take wherever it leads to the result, instead of the fastest.
+    pub(crate) fn new(threads: Threads, memory: Pool, forced: Option<Way>) -> Machine {
+        Machine { isa: Isa::detect(), threads, memory: Arc::new(memory), forced }
+    }
+
+    /// Whether to go a way that is usually taken where it is `fast`.
+    fn takes(&self, way: Way, fast: bool) -> bool {
+        self.forced.map_or(fast, |forced| forced == way)
     }
 }
 
@@ -75,7 +98,7 @@ impl<'a> Machine<'a> {
 /// # Errors
 /// `InvalidArgument` for a slice of the wrong length, `OutOfHostMemory` for want of workspace.
 pub(crate) fn forward(
-    machine: &Machine<'_>,
+    machine: &Machine,
     problem: &Problem,
     x: &[f32],
     weight: &[f32],
@@ -98,7 +121,7 @@ pub(crate) fn forward(
 /// # Errors
 /// As [`forward`].
 pub(crate) fn backward_input(
-    machine: &Machine<'_>,
+    machine: &Machine,
     problem: &Problem,
     dy: &[f32],
     weight: &[f32],
@@ -111,7 +134,7 @@ pub(crate) fn backward_input(
     bias.map_or(Ok(()), |bias| fits("bias", bias, problem.c))?;
     if let Some(mut padded) = problem.padded() {
         padded.options.accumulate = false;
-        let mut gradient = Memory::new(machine.memory, 4 * padded.input_elements())?;
+        let mut gradient = Memory::new(&machine.memory, 4 * padded.input_elements())?;
         let elements = padded.input_elements() as usize;
         backward_input(machine, &padded, dy, weight, bias, &mut gradient.own()[..elements])?;
         return pad::fold(machine, problem, &padded, &gradient.own()[..elements], dx);
@@ -137,7 +160,7 @@ pub(crate) fn backward_input(
 /// # Errors
 /// As [`forward`].
 pub(crate) fn backward_weight(
-    machine: &Machine<'_>,
+    machine: &Machine,
     problem: &Problem,
     x: &[f32],
     dy: &[f32],
@@ -176,14 +199,16 @@ fn start<'a>(problem: &Problem, bias: Option<&'a [f32]>) -> Start<'a> {
 }
 
 fn correlate(
-    machine: &Machine<'_>,
+    machine: &Machine,
     gather: &Gather,
     src: &[f32],
     weight: &[f32],
     start: Start<'_>,
     dst: &mut [f32],
 ) -> Result<()> {
-    if direct::correlate(machine, gather, src, weight, start, dst)? {
+    if direct::correlate(machine, gather, src, weight, start, dst)?
+        || pointwise::correlate(machine, gather, src, weight, start, dst)?
+    {
         return Ok(());
     }
     dense::correlate(machine, gather, src, weight, start, dst)

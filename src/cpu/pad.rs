@@ -28,13 +28,13 @@ impl Deref for Padded {
 ///
 /// # Errors
 /// `OutOfHostMemory`.
-pub(super) fn pad(machine: &Machine<'_>, problem: &Problem, padded: &Problem, x: &[f32]) -> Result<Padded> {
+pub(super) fn pad(machine: &Machine, problem: &Problem, padded: &Problem, x: &[f32]) -> Result<Padded> {
     let mut call = machine.threads.lease();
     let call = &mut *call;
     let [rows, columns] = originals(problem, padded, [&mut call.begins, &mut call.rows])?;
     let (width, planes) = (problem.w as usize, (problem.n * problem.c) as usize);
     let elements = padded.input_elements() as usize;
-    let mut result = Padded { memory: Memory::new(machine.memory, 4 * elements as u64)?, elements };
+    let mut result = Padded { memory: Memory::new(&machine.memory, 4 * elements as u64)?, elements };
     let shared = Shared::new(&mut result.memory.own()[..elements]);
     let plane = rows.len() * columns.len();
     let work = |_: &mut Workspace, item: usize| {
@@ -46,7 +46,7 @@ pub(super) fn pad(machine: &Machine<'_>, problem: &Problem, padded: &Problem, x:
         }
         Ok(())
     };
-    for_each(machine.threads, elements as f64, planes, work)?;
+    for_each(&machine.threads, elements as f64, planes, work)?;
     Ok(result)
 }
 
@@ -55,7 +55,7 @@ pub(super) fn pad(machine: &Machine<'_>, problem: &Problem, padded: &Problem, x:
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn fold(
-    machine: &Machine<'_>,
+    machine: &Machine,
     problem: &Problem,
     padded: &Problem,
     gradient: &[f32],
@@ -83,7 +83,7 @@ pub(super) fn fold(
         }
         Ok(())
     };
-    for_each(machine.threads, gradient.len() as f64, planes, work)
+    for_each(&machine.threads, gradient.len() as f64, planes, work)
 }
 
 /// For each position of the padded axes (height, width), the element of the axis that it is a copy of.

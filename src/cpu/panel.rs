@@ -152,22 +152,25 @@ unsafe fn tiles<V: Vector, const PIXELS: usize, const N: usize, const WIDTH: usi
 /// Rows and columns that [`transpose`] turns.
 pub(super) const TURNED: usize = 8;
 
-/// Turns the rows of a square, `width` apart, into its columns.
+/// Turns the rows of a square, `width` apart, into its columns, in rows `to_row` apart.
+///
+/// # Safety
+/// There is room for those rows, and nobody else uses it.
 #[inline(always)]
-pub(super) fn transpose(isa: Isa, from: &[f32], width: usize) -> [[f32; TURNED]; TURNED] {
+pub(super) unsafe fn transpose(isa: Isa, from: &[f32], width: usize, to: *mut f32, to_row: usize) {
     let from = &from[..(TURNED - 1) * width + TURNED];
-    let mut to = [[0.0; TURNED]; TURNED];
     match isa {
         Isa::Portable => {
-            for (i, to) in to.iter_mut().enumerate() {
-                *to = std::array::from_fn(|j| from[j * width + i]);
+            for i in 0..TURNED {
+                let row: [f32; TURNED] = std::array::from_fn(|j| from[j * width + i]);
+                // SAFETY: the caller's promise; plain data, wherever it lies.
+                unsafe { to.add(i * to_row).cast::<[f32; TURNED]>().write_unaligned(row) };
             }
         }
-        // SAFETY: both have AVX; the rows are there, as the slice above saw to.
+        // SAFETY: both have AVX; the rows are there, as the slice above saw to, and the caller promised the others.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { turn(from.as_ptr(), width, to.as_mut_ptr().cast::<f32>(), TURNED) },
+        Isa::Avx2 | Isa::Avx512 => unsafe { turn(from.as_ptr(), width, to, to_row) },
     }
-    to
 }
 
 /// Turns eight rows of eight elements, `from_row` apart, into eight columns, in rows `to_row` apart.
@@ -232,7 +235,9 @@ mod tests {
     fn transposing_moves_every_element() {
         for isa in Isa::available() {
             let from: Vec<f32> = (0..8 * 20).map(|i| i as f32).collect();
-            let to = transpose(isa, &from, 20);
+            let mut to = [[0.0; 8]; 8];
+            // SAFETY: it is a square.
+            unsafe { transpose(isa, &from, 20, to.as_flattened_mut().as_mut_ptr(), 8) };
             for (i, j) in (0..8).flat_map(|i| (0..8).map(move |j| (i, j))) {
                 assert_eq!(to[i][j], from[j * 20 + i], "{isa:?}");
             }

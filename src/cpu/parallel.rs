@@ -41,7 +41,7 @@ pub(super) fn for_each(
             }
         }
     };
-    threads.run(threads.worthwhile(flops).min(items), &run);
+    threads.run_worthwhile(flops, items, &run);
     failure.into_inner().map_or(Ok(()), Err)
 }
 
@@ -61,6 +61,18 @@ impl<'a, T> Shared<'a, T> {
         Shared { start: data.as_mut_ptr(), len: data.len(), owner: PhantomData }
     }
 
+    /// Where `rows` rows of `len` elements begin, `apart` elements from each other.
+    ///
+    /// # Safety
+    /// While the rows are used, nobody else may use one of their elements.
+    #[inline]
+    pub(super) unsafe fn rows(&self, offset: usize, rows: usize, apart: usize, len: usize) -> *mut T {
+        let end = (rows - 1) * apart + len;
+        assert!(offset <= self.len && end <= self.len - offset, "rows of a result are out of range");
+        // SAFETY: in range by the assertion.
+        unsafe { self.start.add(offset) }
+    }
+
     /// The elements `offset..offset + len`.
     ///
     /// # Safety
@@ -77,7 +89,6 @@ impl<'a, T> Shared<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::workspace::room;
     use crate::error::Status;
 
     #[test]
@@ -104,7 +115,7 @@ mod tests {
         let threads = Threads::new(3);
         let failing = |_: &mut Workspace, item| if item == 5 { Err(Error::invalid("five")) } else { Ok(()) };
         assert_eq!(for_each(&threads, 1e12, 9, failing).unwrap_err().message(), "five");
-        let starved = |own: &mut Workspace, _| room(&mut own.sums, usize::MAX / 8).map(drop);
+        let starved = |own: &mut Workspace, _| own.sums.room(usize::MAX / 8).map(drop);
         assert_eq!(for_each(&threads, 1e12, 9, starved).unwrap_err().status(), Status::OutOfHostMemory);
     }
 }

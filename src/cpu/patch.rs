@@ -10,6 +10,9 @@ use crate::error::Result;
 /// Elements of a patch at most: 512 KiB, an L2 cache.
 const MAX_PATCH: usize = 1 << 17;
 
+/// Phases at most: those of a kernel of 8 columns, or of stride 8.
+const MAX_PHASES: usize = 8;
+
 /// Elements after the last row that a vector may read, and drop.
 const SLACK: usize = 128;
 
@@ -26,24 +29,37 @@ pub(super) struct Patch {
     row: usize,
     /// Elements of a phase, and the source column of its first for each phase.
     pub(super) pitch: usize,
-    phases: Vec<isize>,
+    columns: [isize; MAX_PHASES],
+    phases: usize,
 }
 
 impl Patch {
-    /// A layout for the bands of `gather`, or nothing where not even one grid row fits: huge kernels or many channels.
+    /// A layout for the bands of `gather`, or nothing where not even one grid row fits: huge kernels, many channels or
+    /// phases.
     /// `offsets` gets for each term of the reduction where it reads for grid pixel (0, 0) of the band.
     pub(super) fn plan(gather: &Gather, offsets: &mut Vec<usize>) -> Result<Option<Patch>> {
         let step = gather.step.map(|step| step as isize);
-        let columns = &gather.taps[1];
+        let columns = gather.taps[1];
         let lead = columns.iter().map(|tap| tap.shift.div_euclid(step[1])).min().unwrap_or(0);
         let reach = columns.iter().map(|tap| tap.shift.div_euclid(step[1])).max().unwrap_or(0);
-        let mut residues: Vec<isize> = columns.iter().map(|tap| tap.shift.rem_euclid(step[1])).collect();
-        residues.sort_unstable();
-        residues.dedup();
+        // The residues of their shifts, in order.
+        let (mut residues, mut phases) = ([0; MAX_PHASES], 0);
+        for residue in columns.iter().map(|tap| tap.shift.rem_euclid(step[1])) {
+            let at = residues[..phases].partition_point(|&other| other < residue);
+            if residues[..phases].get(at) != Some(&residue) {
+                if phases == MAX_PHASES {
+                    return Ok(None);
+                }
+                residues.copy_within(at..phases, at + 1);
+                residues[at] = residue;
+                phases += 1;
+            }
+        }
+        let residues = &residues[..phases];
         let [first, last] = gather.shifts(0).unwrap_or([0, 0]);
 
         let pitch = gather.grid[1] + (reach - lead) as usize;
-        let row = pitch.saturating_mul(residues.len());
+        let row = pitch.saturating_mul(phases);
         let fitting = MAX_PATCH / row.saturating_mul(gather.channels).max(1);
         let halo = (last - first) as usize + 1;
         if fitting < halo || gather.depth() > MAX_PATCH {
@@ -55,7 +71,7 @@ impl Patch {
 
         let mut offset = room(offsets, gather.depth())?.iter_mut();
         for channel in 0..gather.channels {
-            for tap_row in &gather.taps[0] {
+            for tap_row in gather.taps[0].iter() {
                 for (tap, at) in columns.iter().zip(offset.by_ref()) {
                     let phase = residues.partition_point(|&residue| residue < tap.shift.rem_euclid(step[1]));
                     let column = phase * pitch + (tap.shift.div_euclid(step[1]) - lead) as usize;
@@ -63,8 +79,9 @@ impl Patch {
                 }
             }
         }
-        let phases = residues.iter().map(|residue| lead * step[1] + residue).collect();
-        Ok(Some(Patch { band, rows, first, row, pitch, phases }))
+        let mut columns = [0; MAX_PHASES];
+        columns.iter_mut().zip(residues).for_each(|(column, residue)| *column = lead * step[1] + residue);
+        Ok(Some(Patch { band, rows, first, row, pitch, columns, phases }))
     }
 
     /// Elements to allocate.
@@ -79,7 +96,7 @@ impl Patch {
 
     /// Whether grid rows follow each other along one line, `pitch` apart.
     pub(super) fn is_flat(&self, gather: &Gather) -> bool {
-        gather.step[0] == 1 && self.phases.len() == 1
+        gather.step[0] == 1 && self.phases == 1
     }
 
     /// Writes the source rows that grid rows `from..to` read.
@@ -103,7 +120,7 @@ impl Patch {
                     continue;
                 }
                 let line = &plane[h as usize * width..][..width];
-                for (phase, &column) in row.chunks_exact_mut(self.pitch).zip(&self.phases) {
+                for (phase, &column) in row.chunks_exact_mut(self.pitch).zip(&self.columns) {
                     let zeros = if column < 0 { column.unsigned_abs().div_ceil(step).min(self.pitch) } else { 0 };
                     let first = (column + (zeros * step) as isize) as usize;
                     let count = width.saturating_sub(first).div_ceil(step).min(self.pitch - zeros);

@@ -2,11 +2,11 @@
 
 use super::dense::even;
 use super::gather::Gather;
-use super::workspace::room;
+use super::workspace::Floats;
 use crate::error::Result;
 use std::ops::Range;
 
-/// How a batch is cut: into groups of whole images, or images into bands of rows, or rows into stretches.
+/// How a batch is cut: into groups of whole images, or images into boxes.
 pub(super) struct Layout {
     images: usize,
     rows: usize,
@@ -26,6 +26,13 @@ pub(super) struct Region {
     columns: Range<usize>,
     patch: Patch,
 }
+
+/// Elements of a cache line.
+const LINE: usize = 16;
+/// What it costs to begin another row of a patch, in elements that are copied.
+const ROW: usize = 12;
+/// Shapes of boxes to choose from.
+const BOXES: usize = 8;
 
 /// Sizes of a patch.
 struct Patch {
@@ -49,7 +56,9 @@ impl Patch {
         let rows = (rows - 1) * step + height;
         let pitch = (columns - 1) * gather.step[1] + (right - left) as usize + 1;
         let image = rows * pitch;
-        Patch { first: [top, left], step, height, rows, pitch, image, channel: images * image }
+        // Channels an odd number of cache lines apart do not push each other out of the cache.
+        let channel = ((images * image).div_ceil(LINE) | 1) * LINE;
+        Patch { first: [top, left], step, height, rows, pitch, image, channel }
     }
 
     /// The source row in stored row `row`, for a region whose first grid row is `first`.
@@ -63,15 +72,25 @@ impl Patch {
 }
 
 impl Layout {
-    /// Regions of about `pixels` pixels, and where there is a choice whole tiles of `tile`.
-    pub(super) fn new(gather: &Gather, pixels: usize, tile: usize) -> Layout {
+    /// Regions of about `pixels` pixels.
+    pub(super) fn new(gather: &Gather, pixels: usize) -> Layout {
         let ([height, width], batch) = (gather.grid, gather.batch);
-        let (images, rows, columns) = if width >= pixels {
-            (1, 1, even(width, pixels).next_multiple_of(tile).min(width))
-        } else if width * height >= pixels {
-            (1, even(height, pixels / width), width)
-        } else {
+        let (images, rows, columns) = if width * height <= pixels {
             (even(batch, pixels / (width * height)), height, width)
+        } else {
+            let whole = width.div_ceil(pixels);
+            let boxes = (whole..whole + BOXES).map(|stretches| {
+                let columns = width.div_ceil(stretches);
+                (even(height, pixels / columns), columns)
+            });
+            // The one that copies least for each pixel.
+            let cost = |&(rows, columns): &(usize, usize)| {
+                let patch = Patch::new(gather, 1, rows, columns);
+                (patch.rows * (patch.pitch + ROW)) as f64 / (rows * columns) as f64
+            };
+            let best = boxes.min_by(|a, b| cost(a).total_cmp(&cost(b)));
+            let (rows, columns) = best.unwrap_or((height, width));
+            (1, rows, columns)
         };
         let regions = batch.div_ceil(images) * height.div_ceil(rows) * width.div_ceil(columns);
         let most_channel = Patch::new(gather, images, rows, columns).channel;
@@ -104,18 +123,19 @@ impl Layout {
 impl Region {
     /// Lists where in a window terms `first..last` read, from the first one's channel on.
     pub(super) fn offsets(&self, gather: &Gather, first: usize, last: usize, offsets: &mut Vec<usize>) {
-        let (rows, columns) = (&gather.taps[0], &gather.taps[1]);
+        let [rows, columns] = gather.taps;
         let [top, left] = self.patch.first;
-        let begin = first / (rows.len() * columns.len());
-        let mut place = (first / columns.len() / rows.len(), first / columns.len() % rows.len(), first % columns.len());
+        let begin = first / (rows.count * columns.count);
+        let mut place = (first / columns.count / rows.count, first / columns.count % rows.count, first % columns.count);
         offsets.clear();
         for _ in first..last {
             let (channel, row, column) = place;
-            let tap = (rows[row].shift - top) as usize * self.patch.pitch + (columns[column].shift - left) as usize;
+            let [row_shift, column_shift] = [rows.get(row).shift - top, columns.get(column).shift - left];
+            let tap = row_shift as usize * self.patch.pitch + column_shift as usize;
             offsets.push((channel - begin) * self.patch.channel + tap);
             place = match place {
-                (channel, row, column) if column + 1 < columns.len() => (channel, row, column + 1),
-                (channel, row, _) if row + 1 < rows.len() => (channel, row + 1, 0),
+                (channel, row, column) if column + 1 < columns.count => (channel, row, column + 1),
+                (channel, row, _) if row + 1 < rows.count => (channel, row + 1, 0),
                 (channel, ..) => (channel + 1, 0, 0),
             };
         }
@@ -131,16 +151,17 @@ impl Region {
         group: usize,
         channels: Range<usize>,
         src: &[f32],
-        patch: &mut Vec<f32>,
+        patch: &mut Floats,
     ) -> Result<()> {
         let Patch { pitch, .. } = self.patch;
         let [height, width] = gather.src;
-        let mut lines = room(patch, channels.len() * self.patch.channel)?.chunks_exact_mut(pitch);
+        let patch = patch.room(channels.len() * self.patch.channel)?;
         let left = self.patch.first[1] + (self.columns.start * gather.step[1]) as isize;
         let zeros = (-left).clamp(0, pitch as isize) as usize;
         let from = (left + zeros as isize) as usize;
         let count = width.saturating_sub(from).min(pitch - zeros);
-        for channel in channels {
+        for (channel, patch) in channels.zip(patch.chunks_exact_mut(self.patch.channel)) {
+            let mut lines = patch.chunks_exact_mut(pitch);
             for image in self.images.clone() {
                 let plane = &src[gather.src_plane(image, group, channel)..][..height * width];
                 for (row, line) in (0..self.patch.rows).zip(&mut lines) {

@@ -42,7 +42,7 @@ struct Case {
 }
 
 /// None: the one that a context takes.
-const WAYS: [Option<Way>; 3] = [None, Some(Way::Dense), Some(Way::Direct)];
+const WAYS: [Option<Way>; 4] = [None, Some(Way::Dense), Some(Way::Pointwise), Some(Way::Direct)];
 
 /// Everything that the three passes produce, flat: y, dx, dweight, dbias.
 type Results = [Vec<f32>; 4];
@@ -79,8 +79,7 @@ impl Case {
     }
 
     fn go(&self, forced: Option<Way>, isa: Isa, threads: usize, before: f32, accumulate: bool) -> Results {
-        let (threads, memory) = (Threads::new(threads), Arc::new(Pool::new(0)));
-        let machine = Machine { isa, forced, ..Machine::new(&threads, &memory) };
+        let machine = Machine { isa, ..Machine::new(Threads::new(threads), Pool::new(0), forced) };
         let mut p = self.problem.clone();
         p.options.accumulate = accumulate;
         let like = |v: &[f32]| vec![before; v.len()];
@@ -229,6 +228,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     let busy: &[Shape] = &[
         ([2, 32, 28, 28], [40, 3, 3], [1, 1], [1; 4], [1, 1], 1),
         ([2, 24, 24, 24], [24, 3, 3], [1, 1], [1; 4], [1, 1], 24),
+        ([4, 512, 14, 14], [64, 1, 1], [1, 1], [0; 4], [1, 1], 1),
     ];
     for shape in SHAPES.iter().chain(busy) {
         let case = case(shape, noise(7));
@@ -314,8 +314,7 @@ fn each_gradient_can_be_left_out() {
     let case = case(&SHAPES[2], noise(1));
     let [_, _, want_weight, want_bias] = case.run(Isa::detect(), 1, 0.0, false);
     let (mut dweight, mut dbias) = (vec![0.0; want_weight.len()], vec![0.0; want_bias.len()]);
-    let (threads, memory) = (Threads::new(1), Arc::new(Pool::new(0)));
-    let machine = Machine::new(&threads, &memory);
+    let machine = Machine::new(Threads::new(1), Pool::new(0), None);
     backward_weight(&machine, &case.problem, &case.x, &case.dy, Some(&mut dweight), None).unwrap();
     backward_weight(&machine, &case.problem, &case.x, &case.dy, None, Some(&mut dbias)).unwrap();
     assert_eq!((dweight, dbias), (want_weight, want_bias));
@@ -325,8 +324,7 @@ fn each_gradient_can_be_left_out() {
 fn a_slice_of_the_wrong_length_is_named() {
     let case = case(&SHAPES[1], noise(1));
     let mut y = vec![0.0; case.dy.len()];
-    let (threads, memory) = (Threads::new(1), Arc::new(Pool::new(0)));
-    let machine = Machine::new(&threads, &memory);
+    let machine = Machine::new(Threads::new(1), Pool::new(0), None);
     let error = forward(&machine, &case.problem, &case.x[1..], &case.weight, None, &mut y).unwrap_err();
     assert_eq!(error.message(), "x has 377 elements, expected 378");
     let error = backward_input(&machine, &case.problem, &case.dy, &case.weight, None, &mut y).unwrap_err();

@@ -2,11 +2,12 @@
 //!
 //! A caller computes on its own thread and posts its work for helpers to join. They are started when they are first
 //! wanted, watch for more work for a moment after each, and then sleep. A caller never waits for one to wake up: at the
-//! end of its work it takes the work back, and waits only for helpers that have begun.
+//! end of its work it takes the work back, and waits only for helpers that have begun. Little work wakes nobody, unless
+//! it follows closely on other work: then more will come, and find helpers that watch.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ pub(crate) const HELPER: &str = "grilly-cpu";
 /// waking up takes.
 const WATCH: Duration = Duration::from_micros(100);
 
-/// Floating-point operations that are worth one more helper, once there is enough to do for one.
+/// Floating-point operations that are worth one more helper that watches.
 const WORTH_A_HELPER: f64 = 2e6;
 
 /// The threads that one context may keep busy, those of its callers among them.
@@ -30,6 +31,8 @@ const WORTH_A_HELPER: f64 = 2e6;
 /// without them.
 pub(crate) struct Threads {
     most: usize,
+    /// However little work is worth a helper.
+    eager: bool,
     /// Which process the helpers are in: a forked child has none.
     process: u32,
     common: Arc<Common>,
@@ -50,6 +53,11 @@ struct Common {
     wake: Condvar,
     /// The last helper has left the job.
     left: Condvar,
+    /// Helpers that sleep, or are about to; changes under the lock.
+    sleeping: AtomicUsize,
+    /// When the latest job ended, in nanoseconds after `began`.
+    ended: AtomicU64,
+    began: Instant,
 }
 
 #[derive(Default)]
@@ -81,14 +89,24 @@ impl Threads {
             state: Mutex::default(),
             wake: Condvar::new(),
             left: Condvar::new(),
+            sleeping: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
+            began: Instant::now(),
         };
         Threads {
             most: most.max(1),
+            eager: false,
             process: std::process::id(),
             common: Arc::new(common),
             helpers: Mutex::default(),
             spare: Mutex::default(),
         }
+    }
+
+    /// Says whether to share even work that is too little to be worth it.
+    pub(crate) fn sharing_all_work(mut self, eager: bool) -> Threads {
+        self.eager = eager;
+        self
     }
 
     /// As many as the system says this process may keep busy.
@@ -103,7 +121,7 @@ impl Threads {
 
     /// How many a pass of so many floating-point operations should use.
     pub(super) fn worthwhile(&self, flops: f64) -> usize {
-        if flops < worth_waking() { 1 } else { self.most.min(((flops / WORTH_A_HELPER) as usize).saturating_add(1)) }
+        if self.eager { self.most } else { self.most.min(((flops / WORTH_A_HELPER) as usize).saturating_add(1)) }
     }
 
     /// Memory to work in, which goes back when the lease ends.
@@ -117,21 +135,40 @@ impl Threads {
         lock(&self.spare).clear();
     }
 
+    /// As [`Threads::run`], on as many threads as `flops` floating-point operations are worth, if there is something
+    /// to do for so many as `most`.
+    ///
+    /// # Panics
+    /// As [`Threads::run`].
+    pub(super) fn run_worthwhile(&self, flops: f64, most: usize, work: &(dyn Fn(usize) + Sync)) {
+        self.share(self.worthwhile(flops).min(most), self.eager || flops >= worth_waking(), work);
+    }
+
     /// Calls `work(0)` on this thread, and `work(1)`, `work(2)`, … up to `threads` on helpers that come before this one
     /// is done. Any of the calls must be able to do everything that is left to do.
     ///
     /// # Panics
     /// If a call does, on whichever thread.
+    #[cfg(test)]
     pub(crate) fn run(&self, threads: usize, work: &(dyn Fn(usize) + Sync)) {
+        self.share(threads, true, work);
+    }
+
+    fn share(&self, threads: usize, wake: bool, work: &(dyn Fn(usize) + Sync)) {
         let _caller = Counted::new(&self.common.callers);
         let helpers = threads.min(self.most) - 1;
         if helpers == 0 || std::process::id() != self.process {
             return work(0);
         }
-        self.start(helpers);
-        let Some(posted) = self.common.post(work, helpers) else { return work(0) };
+        let wake = wake || self.common.was_busy();
+        if wake {
+            self.start(helpers);
+        }
+        let Some(posted) = self.common.post(work, helpers, wake) else { return work(0) };
         work(0);
-        if let Some(panic) = posted.finish() {
+        let panic = posted.finish();
+        self.common.ended.store(self.common.now(), Ordering::Relaxed);
+        if let Some(panic) = panic {
             resume_unwind(panic);
         }
     }
@@ -177,8 +214,19 @@ fn worth_waking() -> f64 {
 }
 
 impl Common {
-    /// Offers work to helpers, unless other work is on offer.
-    fn post<'a>(&'a self, work: &'a (dyn Fn(usize) + Sync), helpers: usize) -> Option<Posted<'a>> {
+    /// Nanoseconds since these threads were made.
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
+    }
+
+    /// Whether there was a job so lately that a helper of it would still watch, or only just sleep.
+    fn was_busy(&self) -> bool {
+        let ended = self.ended.load(Ordering::Relaxed);
+        ended > 0 && self.now().saturating_sub(ended) < 2 * WATCH.as_nanos() as u64
+    }
+
+    /// Offers work to helpers, unless other work is on offer; to those that sleep, if they are to `wake`.
+    fn post<'a>(&'a self, work: &'a (dyn Fn(usize) + Sync), helpers: usize, wake: bool) -> Option<Posted<'a>> {
         let mut state = lock(&self.state);
         if state.job.is_some() || self.helping.load(Ordering::Relaxed) > 0 {
             return None;
@@ -188,11 +236,13 @@ impl Common {
         let work: *const (dyn Fn(usize) + Sync + 'static) = unsafe { std::mem::transmute(work as *const _) };
         state.job = Some(Job { work, number, helpers });
         self.posted.store(number, Ordering::Release);
+        let asleep = self.sleeping.load(Ordering::Relaxed);
         drop(state);
-        if helpers == 1 {
-            self.wake.notify_one()
-        } else {
-            self.wake.notify_all()
+        match asleep.min(helpers) {
+            0 => {}
+            _ if !wake => {}
+            1 => self.wake.notify_one(),
+            _ => self.wake.notify_all(),
         }
         Some(Posted { common: self, done: false })
     }
@@ -211,9 +261,13 @@ impl Common {
             let Some(job) = state.job.filter(open) else {
                 // Whoever came too late watches for the next job; whoever saw none sleeps.
                 if posted == latest {
-                    drop(self.wake.wait(state).unwrap_or_else(PoisonError::into_inner));
+                    self.sleeping.fetch_add(1, Ordering::Relaxed);
+                    let state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    self.sleeping.fetch_sub(1, Ordering::Relaxed);
+                    drop(state);
+                } else {
+                    latest = posted;
                 }
-                latest = posted;
                 continue;
             };
             latest = job.number;
@@ -327,9 +381,9 @@ mod tests {
     #[test]
     fn little_work_wakes_nobody() {
         let threads = Threads::new(3);
-        assert_eq!(threads.worthwhile(worth_waking() - 1.0), 1);
+        assert_eq!(threads.worthwhile(WORTH_A_HELPER - 1.0), 1);
         assert_eq!(threads.worthwhile(1e12), 3);
-        threads.run(threads.worthwhile(worth_waking() - 1.0), &|place| assert_eq!(place, 0));
+        threads.run_worthwhile(worth_waking() - 1.0, 100, &|place| assert_eq!(place, 0));
         assert_eq!(lock(&threads.helpers).len(), 0);
     }
 

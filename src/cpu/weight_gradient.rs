@@ -9,7 +9,7 @@ use super::gather::{Gather, Run, Term};
 use super::gemm::{Engine, Panels, Sums, block_depth};
 use super::interleaved::{BLOCKS_TOGETHER, Interleaved};
 use super::parallel::{Shared, for_each};
-use super::workspace::{Workspace, room};
+use super::workspace::Workspace;
 use crate::error::Result;
 
 /// Sums of an item at most: 1 MiB.
@@ -28,7 +28,7 @@ const MIN_BLOCKS: usize = 8;
 /// # Errors
 /// `OutOfHostMemory`.
 pub(super) fn dense(
-    machine: &Machine<'_>,
+    machine: &Machine,
     gather: &Gather,
     x: &[f32],
     dy: &[f32],
@@ -41,8 +41,8 @@ pub(super) fn dense(
     let blocks = pixels.div_ceil(depth);
 
     // Columns are elements of a filter, or whole channels where those are interleaved.
-    let taps = gather.taps[0].len() * gather.taps[1].len();
-    let interleaved = Interleaved::new(gather, engine.nr, MAX_SUMS / engine.mr);
+    let taps = gather.window();
+    let interleaved = Interleaved::new(machine, gather, engine.nr, MAX_SUMS / engine.mr);
     let (units, unit_columns) = if interleaved.is_some() { (gather.channels, taps) } else { (filter, 1) };
     let width = even(units, (COLUMNS / unit_columns).max(engine.nr), engine.nr);
     let columns = width * unit_columns;
@@ -54,10 +54,10 @@ pub(super) fn dense(
 
     let elements = dweight.len();
     let mut call = machine.threads.lease();
-    let partial = room(&mut call.sums, if parts > 1 { parts * elements } else { 0 })?;
+    let partial = call.sums.room(if parts > 1 { parts * elements } else { 0 })?;
     {
         let result = Shared::new(if parts > 1 { &mut *partial } else { &mut *dweight });
-        for_each(machine.threads, gather.flops(), tiles * parts, |own: &mut Workspace, item| {
+        for_each(&machine.threads, gather.flops(), tiles * parts, |own: &mut Workspace, item| {
             let (part, tile) = (item / tiles, item % tiles);
             let (group, tile) = (tile / (row_blocks * column_blocks), tile % (row_blocks * column_blocks));
             let (first_row, first_unit) = (tile / column_blocks * rows, tile % column_blocks * width);
@@ -94,7 +94,7 @@ pub(super) fn dense(
                         Panels { values: &own.b, begins: &own.begins, rows }
                     }
                     None => {
-                        let b = room(&mut own.b, column_panels * engine.nr * len)?;
+                        let b = own.b.room(column_panels * engine.nr * len)?;
                         pack_columns(gather, group, x, &own.terms, &own.runs, engine.nr, b);
                         own.begins.clear();
                         own.begins.extend((0..column_panels).map(|panel| panel * engine.nr * len));
@@ -103,7 +103,7 @@ pub(super) fn dense(
                         Panels { values: b, begins: &own.begins, rows: &own.rows }
                     }
                 };
-                let a = room(&mut own.a, row_panels * engine.mr * len)?;
+                let a = own.a.room(row_panels * engine.mr * len)?;
                 let rows = Rows { gather, group, first: first_row, last: last_row };
                 rows.pack(dy, &own.runs, engine.mr, a);
                 engine.multiply(a, panels, sums.next_block());
@@ -214,7 +214,7 @@ fn pack_columns(gather: &Gather, group: usize, x: &[f32], terms: &[Term], runs: 
 ///
 /// # Errors
 /// `OutOfHostMemory`.
-pub(super) fn bias(machine: &Machine<'_>, batch: usize, dy: &[f32], accumulate: bool, dbias: &mut [f32]) -> Result<()> {
+pub(super) fn bias(machine: &Machine, batch: usize, dy: &[f32], accumulate: bool, dbias: &mut [f32]) -> Result<()> {
     let channels = dbias.len();
     let plane = dy.len().checked_div(batch * channels).unwrap_or(0);
     let result = Shared::new(dbias);
@@ -232,5 +232,5 @@ pub(super) fn bias(machine: &Machine<'_>, batch: usize, dy: &[f32], accumulate: 
         *to = (f64::from(if accumulate { *to } else { 0.0 }) + lanes.iter().sum::<f64>()) as f32;
         Ok(())
     };
-    for_each(machine.threads, dy.len() as f64, channels, work)
+    for_each(&machine.threads, dy.len() as f64, channels, work)
 }

@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Default)]
 pub(super) struct Workspace {
     /// Packed weights, or the rows of a product.
-    pub(super) a: Vec<f32>,
+    pub(super) a: Floats,
     /// Packed pixels, or a patch.
-    pub(super) b: Vec<f32>,
-    pub(super) sums: Vec<f32>,
-    pub(super) totals: Vec<f32>,
+    pub(super) b: Floats,
+    pub(super) sums: Floats,
+    pub(super) totals: Floats,
     pub(super) doubles: Vec<f64>,
     pub(super) terms: Vec<Term>,
     pub(super) runs: Vec<Run>,
@@ -22,6 +22,45 @@ pub(super) struct Workspace {
     /// Where the panels of B begin, and their rows.
     pub(super) begins: Vec<usize>,
     pub(super) rows: Vec<usize>,
+}
+
+/// Elements that begin at a cache line: vectors of whole panels then cross none.
+#[derive(Default)]
+pub(super) struct Floats(Vec<Line>);
+
+#[derive(Clone, Default)]
+#[repr(C, align(64))]
+struct Line([f32; Line::LEN]);
+
+impl Line {
+    const LEN: usize = 16;
+}
+
+impl Floats {
+    /// As [`room`].
+    ///
+    /// # Errors
+    /// `OutOfHostMemory`.
+    pub(super) fn room(&mut self, len: usize) -> Result<&mut [f32]> {
+        room(&mut self.0, len.div_ceil(Line::LEN))?;
+        Ok(&mut self[..len])
+    }
+}
+
+impl Deref for Floats {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a line is its elements and nothing else, and the borrow goes on.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * Line::LEN) }
+    }
+}
+
+impl DerefMut for Floats {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `deref`.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * Line::LEN) }
+    }
 }
 
 /// Makes room for `len` elements, whose contents are whatever they were.

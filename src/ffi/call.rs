@@ -22,7 +22,9 @@ thread_local! {
 /// What a call looks things up with. It remembers the contexts it touches: a panic ends their work.
 #[derive(Default)]
 pub struct Call {
-    contexts: Vec<crate::Context>,
+    context: Option<crate::Context>,
+    /// Those of a call that mixes several, which is an error in the end.
+    others: Vec<crate::Context>,
 }
 
 impl Call {
@@ -38,7 +40,11 @@ impl Call {
             Object::Ticket(ticket) => ticket.context().clone(),
         };
         context.check_usable()?;
-        self.contexts.push(context);
+        match &self.context {
+            Some(first) if first.is(&context) => {}
+            Some(_) => self.others.push(context),
+            None => self.context = Some(context),
+        }
         Ok(object)
     }
 }
@@ -51,7 +57,7 @@ pub fn call(body: impl FnOnce(&mut Call) -> Result<()>) -> grilly_status {
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&mut call))).unwrap_or_else(|panic| {
         // A helper's panic comes without the hook's text, since that ran on the helper's thread.
         let what = PANIC.take().or_else(|| text(&*panic)).unwrap_or_else(|| "a panic".into());
-        for context in &call.contexts {
+        for context in call.context.iter().chain(&call.others) {
             context.refuse_work(&what);
         }
         Err(Error::new(Status::Internal, format!("a bug in libgrilly: {what}")))
@@ -126,9 +132,9 @@ mod tests {
         let context: *mut grilly_context = handle::insert(Context::new(&desc).unwrap()).unwrap();
         let status = call(|call| {
             let context = call.get(context)?;
-            let Backend::Cpu { threads, .. } = context.backend() else { unreachable!("it is the CPU's") };
+            let Backend::Cpu(machine) = context.backend() else { unreachable!("it is the CPU's") };
             let both = Barrier::new(2);
-            threads.run(2, &|place| {
+            machine.threads.run(2, &|place| {
                 both.wait();
                 assert!(place == 0, "a helper's bug");
             });

@@ -76,8 +76,10 @@ enum Place {
 /// A checked tensor.
 struct Tensor {
     name: &'static str,
-    shape: Vec<u64>,
-    strides: Vec<i64>,
+    rank: usize,
+    /// Sizes of the axes, and elements from one to the next along each.
+    shape: [u64; 4],
+    strides: [i64; 4],
     place: Place,
     /// Stands in for misaligned host memory.
     aligned: Option<Vec<f32>>,
@@ -92,21 +94,21 @@ impl Tensor {
             return Err(Error::invalid(format!("{name}->rank is {}, expected 1 to 4", raw.rank)));
         }
         let rank = raw.rank as usize;
-        let mut shape = Vec::with_capacity(rank);
-        for axis in 0..rank {
-            shape.push(size(raw.shape[axis], || format!("{name}->shape[{axis}]"))?);
+        let mut sizes = [0; 4];
+        for (axis, to) in sizes[..rank].iter_mut().enumerate() {
+            *to = size(raw.shape[axis], || format!("{name}->shape[{axis}]"))?;
         }
+        let (shape, strides) = (&sizes[..rank], &raw.strides[..rank]);
         let elements = shape.iter().try_fold(ELEMENT, |bytes, &size| bytes.checked_mul(size));
         if elements.is_none_or(|bytes| bytes > isize::MAX as u64) {
             return Err(Error::invalid(format!("{name} of shape {shape:?} overflows 64-bit byte sizes")));
         }
-        let strides = raw.strides[..rank].to_vec();
         let place = match (raw.data.is_null(), raw.buffer.is_null()) {
             (false, false) => {
                 return Err(Error::invalid(format!("{name} has both data and buffer, expected one of them")));
             }
             (true, false) => {
-                let expected = contiguous_strides(&shape);
+                let expected = &contiguous_strides(shape)[..rank];
                 let differs = |axis: usize| shape[axis] > 1 && strides[axis] as i128 != i128::from(expected[axis]);
                 if (0..rank).any(differs) && !shape.contains(&0) {
                     return Err(Error::invalid(format!(
@@ -118,26 +120,34 @@ impl Tensor {
             (true, true) if !shape.contains(&0) => {
                 return Err(Error::invalid(format!("{name} has neither data nor buffer, expected one of them")));
             }
-            (_, true) => host_place(raw, name, &shape, &strides)?,
+            (_, true) => host_place(raw, name, shape, strides)?,
         };
-        Ok(Tensor { name, shape, strides, place, aligned: None })
+        Ok(Tensor { name, rank, shape: sizes, strides: raw.strides, place, aligned: None })
+    }
+
+    fn shape(&self) -> &[u64] {
+        &self.shape[..self.rank]
+    }
+
+    fn strides(&self) -> &[i64] {
+        &self.strides[..self.rank]
     }
 
     fn elements(&self) -> usize {
-        self.shape.iter().product::<u64>() as usize
+        self.shape().iter().product::<u64>() as usize
     }
 
     fn device<'a>(&self, buffer: &'a Buffer, offset: u64) -> Result<DeviceTensor<'a>> {
-        DeviceTensor::new(buffer, offset, &self.shape)
+        DeviceTensor::new(buffer, offset, self.shape())
             .map_err(|error| Error::new(error.status(), format!("{}: {}", self.name, error.message())))
     }
 
     /// The address of every element of a host tensor, in row-major order.
     fn addresses(&self, first: *mut u8) -> impl Iterator<Item = *mut u8> + use<'_> {
-        let mut index = vec![0u64; self.shape.len()];
+        let mut index = [0u64; 4];
         (0..self.elements()).map(move |_| {
-            let offset: i64 = index.iter().zip(&self.strides).map(|(&at, &stride)| at as i64 * stride).sum();
-            for axis in (0..index.len()).rev() {
+            let offset: i64 = index.iter().zip(self.strides()).map(|(&at, &stride)| at as i64 * stride).sum();
+            for axis in (0..self.rank).rev() {
                 index[axis] += 1;
                 if index[axis] < self.shape[axis] {
                     break;
@@ -200,21 +210,23 @@ impl Tensor {
     }
 
     fn row_major(&self) -> IxDyn {
-        IxDyn(&self.shape.iter().map(|&size| size as usize).collect::<Vec<_>>())
+        IxDyn(&self.shape.map(|size| size as usize)[..self.rank])
     }
 
     /// ndarray wants non-negative strides: start at the lowest address, and turn those axes round afterwards.
     fn layout(&self, first: *mut f32) -> (*mut f32, ndarray::StrideShape<IxDyn>, impl Iterator<Item = Axis> + use<'_>) {
         let mut pointer = if self.elements() == 0 { std::ptr::dangling_mut() } else { first };
-        let mut strides = Vec::with_capacity(self.strides.len());
-        for (&size, &stride) in self.shape.iter().zip(&self.strides) {
-            if stride < 0 && size > 0 && self.elements() > 0 {
-                pointer = pointer.wrapping_offset((size as i64 - 1) as isize * stride as isize);
+        let mut strides = [0; 4];
+        if self.elements() > 0 {
+            for ((&size, &stride), to) in self.shape().iter().zip(self.strides()).zip(&mut strides) {
+                if stride < 0 {
+                    pointer = pointer.wrapping_offset((size as i64 - 1) as isize * stride as isize);
+                }
+                *to = stride.unsigned_abs() as usize;
             }
-            strides.push(if self.elements() == 0 { 0 } else { stride.unsigned_abs() as usize });
         }
-        let inverted = self.strides.iter().enumerate().filter(|(_, stride)| **stride < 0).map(|(axis, _)| Axis(axis));
-        (pointer, self.row_major().strides(IxDyn(&strides)), inverted)
+        let inverted = self.strides().iter().enumerate().filter(|(_, stride)| **stride < 0).map(|(axis, _)| Axis(axis));
+        (pointer, self.row_major().strides(IxDyn(&strides[..self.rank])), inverted)
     }
 
     /// Writes an aligned copy back to where it came from.
@@ -232,9 +244,9 @@ fn internal(error: ndarray::ShapeError) -> Error {
     Error::new(Status::Internal, error.to_string())
 }
 
-fn contiguous_strides(shape: &[u64]) -> Vec<u64> {
+fn contiguous_strides(shape: &[u64]) -> [u64; 4] {
     let mut stride = 1u64;
-    let mut strides = vec![0; shape.len()];
+    let mut strides = [0; 4];
     for axis in (0..shape.len()).rev() {
         strides[axis] = stride;
         stride = stride.saturating_mul(shape[axis].max(1));
@@ -450,20 +462,18 @@ fn check_outputs<const N: usize, const M: usize>(
                 )));
             }
         }
-        let mut axes: Vec<(u64, u64)> = output
-            .shape
-            .iter()
-            .zip(&output.strides)
-            .filter(|(size, _)| **size > 1)
-            .map(|(size, stride)| (stride.unsigned_abs(), *size))
-            .collect();
+        let mut axes = [(0, 1); 4];
+        for (axis, (&size, &stride)) in axes.iter_mut().zip(output.shape().iter().zip(output.strides())) {
+            *axis = (stride.unsigned_abs(), size);
+        }
         axes.sort_unstable();
         let mut reach = 0u64;
-        for (stride, size) in axes {
+        for (stride, size) in axes.into_iter().filter(|(_, size)| *size > 1) {
             if stride <= reach {
                 return Err(Error::invalid(format!(
                     "{}->strides are {:?}, so elements of the result overlap",
-                    output.name, output.strides
+                    output.name,
+                    output.strides()
                 )));
             }
             reach += stride * (size - 1);

@@ -13,7 +13,7 @@ use ndarray::{ArrayViewD, ArrayViewMutD};
 use std::borrow::Cow;
 use std::ops::Range;
 
-pub fn forward(machine: &cpu::Machine<'_>, problem: &Problem, call: Forward<'_>) -> Result<()> {
+pub fn forward(machine: &cpu::Machine, problem: &Problem, call: Forward<'_>) -> Result<()> {
     let Forward { x, weight, bias, mut y } = call;
     let bias = bias.as_ref().map(contiguous).transpose()?;
     let (x, weight) = (contiguous(&x)?, weight_values(&weight)?);
@@ -25,7 +25,7 @@ pub fn forward(machine: &cpu::Machine<'_>, problem: &Problem, call: Forward<'_>)
 
 /// A pass from activations to activations. A transposed convolution takes either for the other: see [`Problem`].
 fn correlate(
-    machine: &cpu::Machine<'_>,
+    machine: &cpu::Machine,
     problem: &Problem,
     source: &[f32],
     weight: &[f32],
@@ -38,7 +38,7 @@ fn correlate(
     }
 }
 
-pub fn backward(machine: &cpu::Machine<'_>, problems: &[Option<Problem>; 2], call: Backward<'_>) -> Result<()> {
+pub fn backward(machine: &cpu::Machine, problems: &[Option<Problem>; 2], call: Backward<'_>) -> Result<()> {
     let Backward { x, weight, dy, mut dx, mut dweight, mut dbias, accumulate } = call;
     let dy = contiguous(&dy)?;
     let [input_gradient, parameters] = problems;
@@ -60,7 +60,7 @@ pub fn backward(machine: &cpu::Machine<'_>, problems: &[Option<Problem>; 2], cal
     Ok(())
 }
 
-pub fn elementwise(machine: &cpu::Machine<'_>, problem: &Broadcast, call: &Elementwise<'_>) -> Result<()> {
+pub fn elementwise(machine: &cpu::Machine, problem: &Broadcast, call: &Elementwise<'_>) -> Result<()> {
     let (a, b) = (operand(problem.a, &call.a)?, operand(problem.b, &call.b)?);
     let (memory, range) = memory_of(&call.out)?;
     // SAFETY: as in `contiguous`: this range is this call's alone.

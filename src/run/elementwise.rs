@@ -3,7 +3,6 @@
 use super::{cpu, places};
 use crate::broadcast::Broadcast;
 use crate::context::{Backend, Context};
-use crate::cpu::Machine;
 use crate::elementwise::Elementwise;
 use crate::error::{Error, Result, Status};
 use crate::kernels;
@@ -16,9 +15,9 @@ use std::sync::Arc;
 pub fn run(context: &Context, problem: &Broadcast, call: &Elementwise<'_>) -> Result<()> {
     match context.backend() {
         Backend::Vulkan(device) => on_vulkan(device, problem, call),
-        Backend::Cpu { threads, memory } => {
-            memory.count_work();
-            cpu::elementwise(&Machine::new(threads, memory), problem, call)
+        Backend::Cpu(machine) => {
+            machine.memory.count_work();
+            cpu::elementwise(machine, problem, call)
         }
     }
 }

@@ -8,7 +8,6 @@ pub mod vulkan;
 
 use crate::context::{Backend, Context};
 use crate::conv2d::{Backward, Forward};
-use crate::cpu::Machine;
 use crate::error::Result;
 use crate::problem::Problem;
 use crate::ticket::Ticket;
@@ -21,9 +20,9 @@ pub fn forward(context: &Context, problem: &Problem, call: Forward<'_>) -> Resul
             let pass = vulkan::Pass::new(context, device, problem, call.weight.is_packed())?;
             vulkan::run(context, device, &[pass], places::Tensors::forward(call, problem.transposed))
         }
-        Backend::Cpu { threads, memory } => {
-            memory.count_work();
-            cpu::forward(&Machine::new(threads, memory), problem, call)
+        Backend::Cpu(machine) => {
+            machine.memory.count_work();
+            cpu::forward(machine, problem, call)
         }
     }
 }
@@ -45,9 +44,9 @@ pub fn backward(context: &Context, problems: &[Option<Problem>; 2], call: Backwa
             let passes = backward_passes(context, device, problems, &call)?;
             vulkan::run(context, device, &passes, places::Tensors::backward(call, transposed(problems)))
         }
-        Backend::Cpu { threads, memory } => {
-            memory.count_work();
-            cpu::backward(&Machine::new(threads, memory), problems, call)
+        Backend::Cpu(machine) => {
+            machine.memory.count_work();
+            cpu::backward(machine, problems, call)
         }
     }
 }

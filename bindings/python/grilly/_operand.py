@@ -33,9 +33,12 @@ class Saved:
         return self._operand
 
 
-def compute_of(*operands: Operand) -> Optional[Compute]:
+def compute_of(*operands: Optional[Operand]) -> Optional[Compute]:
     """Where the first Tensor is; None if there are only arrays."""
-    return next((operand.compute for operand in operands if isinstance(operand, Tensor)), None)
+    for operand in operands:
+        if isinstance(operand, Tensor):
+            return operand.compute
+    return None
 
 
 def moved(value: Operand, target: Target) -> Operand:

@@ -161,7 +161,10 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         source = as_operand(source, "source")
         if isinstance(source, Tensor) and source.compute is self._compute:
             return elementwise(_abi.OP_COPY, source, None, self)
-        array = np.ascontiguousarray(np.broadcast_to(np.asarray(source), self._shape))
+        array = np.asarray(source)
+        if array.shape != self._shape:
+            array = np.broadcast_to(array, self._shape)
+        array = np.ascontiguousarray(array)
         self._memory.version += 1
         check(_abi.lib.grilly_buffer_write(self._memory.handle.value, 0, array.ctypes.data, array.nbytes))
         return self
@@ -307,6 +310,8 @@ def zeros(shape: Shape, compute: Target = None) -> Tensor:
 
 def as_operand(value: Any, name: str = "input") -> Operand:
     """A Tensor as it is, also a Parameter's; anything else as `as_float32` has it."""
+    if type(value) is np.ndarray and value.dtype is _DTYPE and value.flags.c_contiguous:
+        return value  # which most are: no further question
     value = getattr(value, "_grilly_array", value)
     return value if isinstance(value, Tensor) else as_float32(value, name)
 

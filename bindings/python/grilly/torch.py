@@ -37,7 +37,7 @@ class _Convolve(torch.autograd.Function):
         b = None if bias is None else _array(bias, "bias")
         ctx.conv = convolution(dims, x.shape, w.shape, None if b is None else b.shape, *options)
         ctx.save_for_backward(input, weight)
-        return torch.from_numpy(ctx.conv.forward(default_compute().conv, ctx.conv.images(x), w, b))
+        return torch.from_numpy(ctx.conv.forward(default_compute().conv, x, w, b))
 
     @staticmethod
     @once_differentiable

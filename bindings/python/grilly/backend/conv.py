@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from ctypes import byref, c_int64, pointer
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
 
 import numpy as np
 
 from .. import _abi
-from .._arrays import as_float32
+from .._arrays import as_float32, row_major_view
 from .._errors import c_integer, check
 from .._handle import Handle
 from .._host import host_array
@@ -19,6 +20,7 @@ from .._ticket import Result, Ticket
 
 if TYPE_CHECKING:
     from .._context import Compute
+    from ..nn._convolution import Convolution
 
 #: One integer for both axes, (height, width), or for padding also ((top, bottom), (left, right)).
 Size = Union[int, Sequence[int]]
@@ -53,6 +55,7 @@ class VulkanConv:
         self._context = compute._context
         self._pins = compute.device.is_vulkan
         self._operations: dict[tuple, Handle] = {}
+        self._forwards: dict[Convolution, _Forward] = {}
 
     def conv2d(
         self, x: Any, w: Any, b: Any = None,
@@ -65,9 +68,19 @@ class VulkanConv:
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
         if out is not None:
             _check_out(out)
-        y = self._empty(self._output_shape(operation, x.shape), like=x) if out is None else out
+        y = self.empty(self._output_shape(operation, x.shape), like=x) if out is None else out
         _run(_abi.lib.grilly_conv2d_forward, operation, x=x, weight=w, bias=b, y=y)
         return y
+
+    def forward(self, conv: Convolution, x: Operand, w: Operand, b: Optional[Operand], y: Operand) -> None:
+        """A layer's `conv2d` into `y`, after its checks: what of it is the same in every call is made once."""
+        forward = self._forwards.get(conv)
+        if forward is None:
+            forward = _Forward(self._operation_of(conv.image_shape(conv.w_shape), **conv.options), conv)
+            if len(self._forwards) >= _MOST_OPERATIONS:
+                self._forwards = {}
+            self._forwards[conv] = forward
+        forward.run(x, w, b, y)
 
     def submit_conv2d(
         self, x: Tensor, w: Tensor, b: Optional[Tensor] = None,
@@ -155,8 +168,8 @@ class VulkanConv:
         in_channels, out_channels = x.shape[1], dy.shape[1]
         operation = self._operation(in_channels, out_channels, kernel, stride, padding, dilation, groups, **mode)
         outer, inner = (in_channels, out_channels) if mode.get("transposed") else (out_channels, in_channels)
-        dw = self._empty((outer, inner // groups, *kernel), like=dy)
-        db = self._empty((out_channels,), like=dy) if has_bias else None
+        dw = self.empty((outer, inner // groups, *kernel), like=dy)
+        db = self.empty((out_channels,), like=dy) if has_bias else None
         return operation, {"x": x, "dy": dy, "dweight": dw, "dbias": db}
 
     def _backward(
@@ -167,13 +180,14 @@ class VulkanConv:
         dy, w = _array(grad_output, "grad_output"), _array(weight, "weight")
         x = None if input is None else _array(input, "input")
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
-        dx = self._empty(tuple(input_shape), like=dy)
-        dw = None if x is None else self._empty(w.shape, like=w)
-        db = self._empty(dy.shape[1:2], like=w) if has_bias else None
+        dx = self.empty(tuple(input_shape), like=dy)
+        dw = None if x is None else self.empty(w.shape, like=w)
+        db = self.empty(dy.shape[1:2], like=w) if has_bias else None
         return operation, {"x": x, "weight": w, "dy": dy, "dx": dx, "dweight": dw, "dbias": db}
 
     def close(self) -> None:
         """Destroys the operations that it keeps. `Compute.cleanup()` calls it."""
+        self._forwards = {}
         operations, self._operations = self._operations, {}
         for operation in operations.values():
             operation.close()
@@ -222,7 +236,7 @@ class VulkanConv:
             self._operations[key] = operation
         return operation
 
-    def _empty(self, shape: tuple[int, ...], like: Operand) -> Operand:
+    def empty(self, shape: tuple[int, ...], like: Operand) -> Operand:
         """A result, where `like` is."""
         if isinstance(like, Tensor):
             return empty(shape, like.compute)
@@ -233,6 +247,48 @@ class VulkanConv:
         output = (c_int64 * 4)()
         check(_abi.lib.grilly_conv2d_output_shape(operation.value, (c_int64 * 4)(*input_shape), output))
         return tuple(output)
+
+
+class _Forward:
+    """A convolution of known shapes: its operation, and the C structures of its calls."""
+
+    def __init__(self, operation: Handle, conv: Convolution) -> None:
+        self._operation = operation
+        self._conv = conv
+        #: Structures that no thread uses at the moment.
+        self._spare: list[tuple[Any, list[_abi.Tensor]]] = []
+
+    def run(self, *operands: Optional[Operand]) -> None:
+        """Input, weight, bias and result, in the shapes that the user knows."""
+        try:
+            reference, views = self._spare.pop()
+        except IndexError:
+            reference, views = self._structures()
+        for view, operand in zip(views, operands):
+            if isinstance(operand, np.ndarray):
+                if not operand.flags.c_contiguous:
+                    return self._run_strided(*operands)
+                view.data, view.buffer = operand.ctypes.data, None
+            elif operand is not None:
+                view.data, view.buffer = None, operand._memory.handle.value
+        check(_abi.lib.grilly_conv2d_forward(self._operation.value, reference))
+        self._spare.append((reference, views))
+
+    def _structures(self) -> tuple[Any, list[_abi.Tensor]]:
+        conv = self._conv
+        x, w, y = map(conv.image_shape, (conv.x_shape, conv.w_shape, conv.y_shape))
+        views = [row_major_view(shape) for shape in (x, w, y[1:2], y)]
+        io = _abi.initialised(_abi.Conv2dIo)
+        for name, view in zip(("x", "weight", "bias", "y"), views):
+            view.bytes = math.prod(view.shape[:view.rank]) * 4
+            setattr(io, name, pointer(view))
+        if not conv.has_bias:
+            io.bias = None
+        return byref(io), views
+
+    def _run_strided(self, x: Operand, w: Operand, b: Optional[Operand], y: Operand) -> None:
+        images = self._conv.images
+        _run(_abi.lib.grilly_conv2d_forward, self._operation, x=images(x), weight=images(w), bias=b, y=images(y))
 
 
 def _run(function: Any, operation: Handle, **arrays: Optional[Operand]) -> None:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
 
-import numpy as np
-
 from .._tensor import Operand
 from ..backend.conv import VulkanConv
 from . import _checks
@@ -24,7 +22,7 @@ Size = Union[int, Sequence[int]]
 Padding = Union[str, int, Sequence[int], Sequence[Sequence[int]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Convolution:
     """A convolution of checked sizes. Shapes are as the user gave them, `options` as the backend takes them."""
 
@@ -32,14 +30,16 @@ class Convolution:
     x_shape: Shape
     w_shape: Shape
     y_shape: Shape
+    has_bias: bool
     options: dict[str, Any]
 
     def forward(
-        self, backend: VulkanConv, x: Operand, w: Operand, b: Optional[Operand], out: Optional[np.ndarray] = None
+        self, backend: VulkanConv, x: Operand, w: Operand, b: Optional[Operand], like: Optional[Operand] = None
     ) -> Operand:
-        """`x` is what `images` made of the input, or an upload of that; the output is in `out`, or where `x` is."""
-        y = backend.conv2d(x, self.images(w), b, **self.options, out=None if out is None else self.images(out))
-        return y.reshape(self.y_shape)
+        """`x` is the input or an upload of it; the output is where `like` is, or where `x` is."""
+        y = backend.empty(self.y_shape, x if like is None else like)
+        backend.forward(self, x, w, b, y)
+        return y
 
     def backward(
         self, backend: VulkanConv, dy: Operand, w: Operand, x: Optional[Operand], has_bias: bool
@@ -47,7 +47,7 @@ class Convolution:
         """Gradients with respect to input, weight (None if `x` is; else `x` is as for `forward`) and bias."""
         self.check_grad_output(dy.shape)
         dx, dw, db = backend.conv2d_backward(
-            self.images(dy), self.images(w), self._image_shape(self.x_shape), x, **self.options, has_bias=has_bias
+            self.images(dy), self.images(w), self.image_shape(self.x_shape), x, **self.options, has_bias=has_bias
         )
         return dx.reshape(self.x_shape), None if dw is None else dw.reshape(self.w_shape), db
 
@@ -56,7 +56,7 @@ class Convolution:
     ) -> tuple[Operand, Operand]:
         """The gradients with respect to weight and bias alone."""
         self.check_grad_output(dy.shape)
-        kernel = self._image_shape(self.w_shape)[2:]
+        kernel = self.image_shape(self.w_shape)[2:]
         dw, db = backend.conv2d_backward_weight(
             self.images(dy), self.images(x), kernel, **self.options, has_bias=has_bias
         )
@@ -71,9 +71,10 @@ class Convolution:
 
     def images(self, array: Operand) -> Operand:
         """A view of an input, weight or output gradient as NCHW: batch 1 if it has none, height 1 if it is 1-D."""
-        return array.reshape(self._image_shape(array.shape))
+        return array.reshape(self.image_shape(array.shape))
 
-    def _image_shape(self, shape: Shape) -> Shape:
+    def image_shape(self, shape: Shape) -> Shape:
+        """The shape that `images` gives."""
         outer = (1,) * (self.dims + 2 - len(shape)) + shape[:-self.dims]
         return outer + (1,) * (2 - self.dims) + shape[-self.dims:]
 
@@ -96,6 +97,19 @@ def convolution(
         padding if isinstance(padding, str) else integer_padding(padding, dims),
         integers(dilation, dims), operator.index(groups), padding_mode, transposed, integers(output_padding, dims),
     )
+
+
+def known_convolution(*arguments: Any) -> Convolution:
+    """As `convolution`, by a single look where the same arguments came before: for those of a layer, which were integers
+    when it was made."""
+    try:
+        return _known(*arguments)
+    except TypeError:
+        # A list is nothing to look up; for a size that is no integer this raises once more.
+        return convolution(*arguments)
+
+
+_known = lru_cache(maxsize=1024)(convolution)
 
 
 @lru_cache(maxsize=1024)  # Layers come with the same sizes again and again.
@@ -149,7 +163,7 @@ def _checked(
     else:
         channels, y_size = w_shape[0], tuple((n - span) // step + 1 for n, span, step in zip(padded, spans, stride))
     y_shape = (*x_shape[:-dims - 1], channels, *y_size)
-    return Convolution(dims, x_shape, w_shape, y_shape, options)
+    return Convolution(dims, x_shape, w_shape, y_shape, b_shape is not None, options)
 
 
 def _batch(dims: int, x_shape: Shape, padding_mode: str, transposed: bool) -> Shape:

@@ -15,7 +15,7 @@ from .._tensor import Operand, Tensor, as_operand, tensor
 from ..backend.conv import VulkanConv
 from . import _checks, init
 from ._convolution import (
-    Convolution, Padding, Size, begin_end, convolution, integer_padding, integers, transposed_size,
+    Convolution, Padding, Size, begin_end, integer_padding, integers, known_convolution, transposed_size,
 )
 from .module import Module, nothing_kept
 from .parameter import Parameter
@@ -101,25 +101,25 @@ class _ConvNd(Module):
 
     def _convolve(self, input: Any, output_padding: Size) -> Operand:
         # The memory of what the call before kept serves this one.
-        self._kept = None
-        x = as_operand(input)
-        weight, bias = self.weight.data, None if self.bias is None else self.bias.data
-        conv = convolution(
+        object.__setattr__(self, "_kept", None)
+        given = x = as_operand(input)
+        weight, bias = self.weight.data, self.bias
+        if bias is not None:
+            bias = bias.data
+        conv = known_convolution(
             self._dims, x.shape, weight.shape, None if bias is None else bias.shape,
             self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.transposed, output_padding,
         )
         compute = compute_of(weight, bias) or self._compute or compute_of(x) or default_compute()
-        out = None if isinstance(x, Tensor) else np.empty(conv.y_shape, np.float32)
-        x = conv.images(x)
         kept = None
         if self.training and is_grad_enabled():
             saved = None
             if self.weight.requires_grad:
                 x = x if isinstance(x, Tensor) else tensor(x, compute)
-                saved = Saved(x)
+                saved = Saved(conv.images(x))
             kept = _Kept(conv, compute.conv, Saved(weight), saved)
-        y = conv.forward(compute.conv, x, weight, bias, out)
-        self._kept = kept
+        y = conv.forward(compute.conv, x, weight, bias, like=given)
+        object.__setattr__(self, "_kept", kept)
         return y
 
     def backward(self, grad_output: Any) -> Operand:

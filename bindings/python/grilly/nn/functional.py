@@ -100,7 +100,7 @@ def _convolve(
         transposed=transposed, output_padding=output_padding,
     )
     compute = compute_of(x, w) or default_compute()
-    return conv.forward(compute.conv, conv.images(x), w, b)
+    return conv.forward(compute.conv, x, w, b)
 
 
 def _check_kinds(input: Any, **others: Any) -> None:

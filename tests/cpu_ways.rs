@@ -1,0 +1,63 @@
+//! Every way of the CPU device to compute a pass, forced once over the whole table of cases: exact on small integers,
+//! and with the same bits on one, two and five threads.
+
+mod common;
+
+use common::call::{Placement, Request, Results, check, compute};
+use common::cases::{Case, table};
+use common::contract::Contract;
+use common::data::{Data, Kind};
+use common::reference::{Expected, Reference};
+use common::rigs::{Rig, sweep};
+use grilly::{Context, ContextDesc, DeviceChoice, Precision};
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+const WAYS: [&str; 4] = ["dense", "pointwise", "direct", "interleaved"];
+
+fn open(way: &'static str, threads: u32) -> Context {
+    let desc = ContextDesc {
+        device: DeviceChoice::Cpu,
+        kernel: Some(way),
+        threads,
+        share_all_work: true,
+        ..ContextDesc::default()
+    };
+    Context::new(&desc).expect("the CPU device")
+}
+
+fn bits(results: Results) -> [Option<Vec<u32>>; 4] {
+    results.map(|result| result.map(|values| values.into_iter().map(f32::to_bits).collect()))
+}
+
+#[test]
+fn every_way_is_exact_and_the_same_for_any_number_of_threads() {
+    let rigs = WAYS.map(|way| Rig { name: format!("the CPU, {way}"), context: open(way, 1) });
+    // Helpers take one job at a time, so a context's calls take turns.
+    let shared: HashMap<String, Mutex<[Context; 2]>> =
+        rigs.iter().zip(WAYS).map(|(rig, way)| (rig.name.clone(), Mutex::new([open(way, 2), open(way, 5)]))).collect();
+    let prepare = |case: &Case| -> (Data, Data, [Expected; 4]) {
+        let integers = Data::new(case, Kind::Integers);
+        let expected = Reference::new(case, &integers, false).all();
+        (Data::new(case, Kind::Normal), integers, expected)
+    };
+    let request = Request::new(Precision::Fp32, Placement::Host);
+    sweep(
+        "small integers exactly equal, and the same bits on 1, 2 and 5 threads",
+        &rigs,
+        &table().cases,
+        prepare,
+        |rig, case, (normal, integers, expected)| {
+            let exact = compute(&rig.context, case, integers, &request)?;
+            let checked = check(Contract::Exact, expected, &exact)?;
+            let alone = bits(compute(&rig.context, case, normal, &request)?);
+            let contexts = shared[&rig.name].lock().map_err(|_| "another case panicked")?;
+            for (context, threads) in contexts.iter().zip([2, 5]) {
+                if bits(compute(context, case, normal, &request)?) != alone {
+                    return Err(format!("{threads} threads find other bits than one"));
+                }
+            }
+            Ok(checked)
+        },
+    );
+}
