@@ -26,7 +26,7 @@ bench: ## print the speed table; ARGS="..." goes to the benchmark
 bench-host: ## time calls on arrays in host memory, and first calls; ARGS="..." goes to it
 	cargo bench --bench host_path -- $(ARGS)
 
-compare: ## time a GPU beside other libraries (installs 5 GB of them where PyTorch is missing); ARGS="..." goes to it
+compare: ## time a GPU beside other libraries (installs 5 GB of them, 10 where PyTorch is missing); ARGS="..." goes to it
 	@scripts/compare.sh $(ARGS)
 
 compare-cpu: ## time the CPU device beside other libraries (installs 6 GB of them); ARGS="..." goes to it

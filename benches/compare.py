@@ -49,7 +49,8 @@ PEERS = (
     Peer("onnxruntime-webgpu", webgpu.open_peer, ("onnxruntime-webgpu==1.27.0", "onnx==1.23.2")),
     Peer("ncnn", ncnn_vulkan.open_peer, ("ncnn==1.0.20261020",)),
     Peer("cyllama-vulkan", ggml_vulkan.open_peer, ("cyllama-vulkan==0.7.0",)),
-    Peer("torchvulkan", pytorch.open_torchvulkan, ("torchvulkan==0.2.0", "--no-deps")),
+    # It was built for this PyTorch, and does not import beside an earlier one.
+    Peer("torchvulkan", pytorch.open_torchvulkan, ("torchvulkan==0.2.1", "torch==2.13.0")),
     # What else it asks for, it runs without.
     Peer(
         "grilly", upstream.open_peer,
