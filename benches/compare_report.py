@@ -136,7 +136,7 @@ def chart(report: dict[str, Any], columns: Sequence[Any], path: Path) -> None:
         pyplot.Line2D([], [], linestyle="none", marker="osD^vPX*"[i % 8], color=f"C{i}", label=title)
         for i, title in enumerate(titles)
     ]
-    figure.legend(handles=handles, ncols=4, loc="outside upper center")
+    figure.legend(handles=handles, ncols=4, loc="outside lower center")
     panels[-1].set_xticks(range(len(names)), names, rotation=35, ha="right")
     figure.suptitle(f"Time of others ÷ time of libgrilly: above 1 libgrilly is faster\n{report['device']}, {report['date']}")
     figure.savefig(path, dpi=120)

@@ -36,9 +36,9 @@ struct Efficiency {
 
 /// In the order of `shaders/permutations.txt`.
 const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
-    Efficiency { gpu: 0.585, gpu_transposing: 0.27, software: 0.05 },
-    Efficiency { gpu: 0.60, gpu_transposing: 0.28, software: 0.05 },
-    Efficiency { gpu: 0.59, gpu_transposing: 0.38, software: 0.05 },
+    Efficiency { gpu: 0.63, gpu_transposing: 0.27, software: 0.05 },
+    Efficiency { gpu: 0.50, gpu_transposing: 0.28, software: 0.05 },
+    Efficiency { gpu: 0.50, gpu_transposing: 0.38, software: 0.05 },
     Efficiency { gpu: 0.52, gpu_transposing: 0.24, software: 0.05 },
     Efficiency { gpu: 0.57, gpu_transposing: 0.13, software: 0.05 },
     Efficiency { gpu: 0.50, gpu_transposing: 0.17, software: 0.05 },
