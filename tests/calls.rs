@@ -9,7 +9,7 @@ use common::contract::Contract;
 use common::data::{Data, Generator, Kind};
 use common::guard::LAYOUTS;
 use common::reference::{Expected, Reference};
-use common::rigs::{rigs, sweep};
+use common::rigs::{shared_rigs, sweep};
 use grilly::{Accumulate, Precision};
 
 const SMALL: [&str; 3] = ["batch_", "one_pixel_", "one_dimensional_"];
@@ -27,7 +27,7 @@ fn some_mixture(case: &Case) -> Placement {
 
 #[test]
 fn strided_host_views_are_read_and_written_in_place() {
-    sweep("host views of every layout", &rigs(), &spread(6, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("host views of every layout", shared_rigs(), &spread(6, &SMALL), normal, |rig, case, (data, expected)| {
         let mut checked = 0;
         for first in 0..LAYOUTS.len() {
             let request = Request::new(Precision::Fp32, Placement::Strided(first));
@@ -40,7 +40,7 @@ fn strided_host_views_are_read_and_written_in_place() {
 
 #[test]
 fn host_and_device_tensors_mix_in_one_call() {
-    sweep("mixed calls", &rigs(), &spread(4, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("mixed calls", shared_rigs(), &spread(4, &SMALL), normal, |rig, case, (data, expected)| {
         let request = Request::new(Precision::Fp32, some_mixture(case));
         check(Contract::Fp32, expected, &compute(&rig.context, case, data, &request)?)
     });
@@ -53,7 +53,7 @@ fn gradients_add_to_what_is_there_when_asked() {
         let expected = Reference::new(case, &data, true).all();
         (data, expected)
     };
-    sweep("accumulated gradients", &rigs(), &spread(3, &SMALL), accumulating, |rig, case, (data, expected)| {
+    sweep("accumulated gradients", shared_rigs(), &spread(3, &SMALL), accumulating, |rig, case, (data, expected)| {
         let mut checked = 0;
         for placement in [Placement::Host, Placement::Device, Placement::Strided(1), some_mixture(case)] {
             let request = Request { accumulate: Accumulate::ALL, ..Request::new(Precision::Fp32, placement) };
@@ -72,7 +72,7 @@ fn gradients_of_input_and_parameters_accumulate_apart() {
         let [_, dx_added, dweight_added, dbias_added] = Reference::new(case, &data, true).all();
         (data, [[y.clone(), dx_added, dweight, dbias], [y, dx, dweight_added, dbias_added]])
     };
-    sweep("accumulated apart", &rigs(), &spread(9, &SMALL), apart, |rig, case, (data, expected)| {
+    sweep("accumulated apart", shared_rigs(), &spread(9, &SMALL), apart, |rig, case, (data, expected)| {
         let mut checked = 0;
         for (input, expected) in [true, false].into_iter().zip(expected) {
             let accumulate = Accumulate { input, parameters: !input };
@@ -90,10 +90,16 @@ fn integers_accumulate_exactly_under_ieee() {
         let expected = Reference::new(case, &data, true).all();
         (data, expected)
     };
-    sweep("accumulated integers", &rigs(), &spread(3, &["long_"]), accumulating, |rig, case, (data, expected)| {
-        let request = Request { accumulate: Accumulate::ALL, ..Request::new(Precision::Ieee, some_mixture(case)) };
-        check(Contract::Exact, expected, &compute(&rig.context, case, data, &request)?)
-    });
+    sweep(
+        "accumulated integers",
+        shared_rigs(),
+        &spread(3, &["long_"]),
+        accumulating,
+        |rig, case, (data, expected)| {
+            let request = Request { accumulate: Accumulate::ALL, ..Request::new(Precision::Ieee, some_mixture(case)) };
+            check(Contract::Exact, expected, &compute(&rig.context, case, data, &request)?)
+        },
+    );
 }
 
 #[test]
@@ -106,7 +112,7 @@ fn each_gradient_can_be_asked_for_alone() {
         Wanted { dweight: true, dbias: true, ..none },
         Wanted { dx: true, dbias: true, ..none },
     ];
-    sweep("gradients alone", &rigs(), &spread(6, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("gradients alone", shared_rigs(), &spread(6, &SMALL), normal, |rig, case, (data, expected)| {
         let mut checked = 0;
         for wanted in wishes {
             let request = Request { wanted, ..Request::new(Precision::Fp32, some_mixture(case)) };
@@ -119,7 +125,7 @@ fn each_gradient_can_be_asked_for_alone() {
 
 #[test]
 fn packed_weights_give_what_raw_ones_give() {
-    sweep("packed weights", &rigs(), &spread(3, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("packed weights", shared_rigs(), &spread(3, &SMALL), normal, |rig, case, (data, expected)| {
         let mut checked = 0;
         for placement in [Placement::Host, Placement::Device, Placement::Strided(2)] {
             let request = Request { packed: true, ..Request::new(Precision::Fp32, placement) };
@@ -132,7 +138,7 @@ fn packed_weights_give_what_raw_ones_give() {
 
 #[test]
 fn plans_give_what_calls_give() {
-    sweep("plans", &rigs(), &spread(3, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("plans", shared_rigs(), &spread(3, &SMALL), normal, |rig, case, (data, expected)| {
         let mut checked = 0;
         for packed in [false, true] {
             let request = Request { planned: true, packed, ..Request::new(Precision::Fp32, some_mixture(case)) };
@@ -146,7 +152,7 @@ fn plans_give_what_calls_give() {
 #[test]
 fn the_same_call_gives_the_same_bits() {
     let data = |case: &Case| Data::new(case, Kind::Normal);
-    sweep("calls repeated", &rigs(), &spread(4, &["long_"]), data, |rig, case, data| {
+    sweep("calls repeated", shared_rigs(), &spread(4, &["long_"]), data, |rig, case, data| {
         let request = Request::new(Precision::Fp32, Placement::Device);
         let once = compute(&rig.context, case, data, &request)?;
         let again = compute(&rig.context, case, data, &request)?;

@@ -8,7 +8,7 @@ use common::cases::{Case, spread, table};
 use common::contract::Contract;
 use common::data::{ADVERSARIAL, Data, Kind};
 use common::reference::{Expected, Reference};
-use common::rigs::{Rig, announce, in_ci, kernel_rigs, minimum_rigs, rigs, sweep, tile_rigs};
+use common::rigs::{Rig, announce, in_ci, kernel_rigs, minimum_rigs, shared_rigs, sweep, tile_rigs};
 use grilly::Precision;
 use grilly::kernels::CHOICES;
 use grilly::kernels::table::TILE_SIZES;
@@ -39,7 +39,7 @@ fn holds(
 fn fp32_meets_its_contract_on_every_case() {
     sweep(
         "FP32 from host memory on N(0,1)",
-        &rigs(),
+        shared_rigs(),
         &table().cases,
         prepare(Kind::Normal),
         holds(Contract::Fp32Normal, Precision::Fp32, Placement::Host),
@@ -50,7 +50,7 @@ fn fp32_meets_its_contract_on_every_case() {
 fn small_integers_are_exact_under_ieee_on_every_case() {
     sweep(
         "IEEE in device memory on small integers, exactly equal",
-        &rigs(),
+        shared_rigs(),
         &table().cases,
         prepare(Kind::Integers),
         holds(Contract::Exact, Precision::Ieee, Placement::Device),
@@ -78,14 +78,14 @@ fn every_kernel_is_exact_on_small_integers_and_keeps_infinities_apart() {
         sweep(
             &format!("IEEE in device memory on small integers with {kernel}, exactly equal"),
             &rigs,
-            &spread(if in_ci() { 8 } else { 1 }, &TELLING),
+            &spread(if in_ci() { 24 } else { 1 }, &TELLING),
             prepare(Kind::Integers),
             holds(Contract::Exact, Precision::Ieee, Placement::Device),
         );
         sweep(
             &format!("FP32 on NonFinite with {kernel}"),
             &rigs,
-            &spread(8, &TELLING),
+            &spread(24, &TELLING),
             prepare(Kind::NonFinite),
             holds(Contract::Fp32, Precision::Fp32, Placement::Host),
         );
@@ -96,7 +96,7 @@ fn every_kernel_is_exact_on_small_integers_and_keeps_infinities_apart() {
 fn ieee_meets_its_contract() {
     sweep(
         "IEEE on N(0,1)",
-        &rigs(),
+        shared_rigs(),
         &spread(4, &TELLING),
         prepare(Kind::Normal),
         holds(Contract::Ieee, Precision::Ieee, Placement::Host),
@@ -107,7 +107,7 @@ fn ieee_meets_its_contract() {
 fn fast_is_of_the_class_of_tf32() {
     sweep(
         "FAST on N(0,1)",
-        &rigs(),
+        shared_rigs(),
         &spread(3, &TELLING),
         prepare(Kind::Normal),
         holds(Contract::FastNormal, Precision::Fast, Placement::Device),
@@ -119,7 +119,7 @@ fn adversarial_data_stay_within_the_contract() {
     for kind in ADVERSARIAL {
         sweep(
             &format!("FP32 and IEEE on {kind:?}"),
-            &rigs(),
+            shared_rigs(),
             &spread(8, &TELLING),
             prepare(kind),
             |rig, case, (data, expected)| {

@@ -5,7 +5,7 @@ use grilly::{Context, ContextDesc, DeviceChoice, DeviceKind, Status};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, Once, OnceLock};
 
 /// Enough for the two cores of a small machine; more only helps where the device is not the limit.
 const THREADS: usize = 2;
@@ -20,6 +20,12 @@ pub struct Rig {
 /// The CPU device and every Vulkan device. Where a Vulkan device is required (in CI), its absence is a failure.
 pub fn rigs() -> Vec<Rig> {
     devices_with(&ContextDesc::default(), "")
+}
+
+/// The same, opened once: the tests of a program share their contexts, and so what drivers compiled for them.
+pub fn shared_rigs() -> &'static [Rig] {
+    static RIGS: OnceLock<Vec<Rig>> = OnceLock::new();
+    RIGS.get_or_init(rigs)
 }
 
 /// The Vulkan devices once more, planned for as if each offered only what is required of a GPU.
