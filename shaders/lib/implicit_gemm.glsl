@@ -12,7 +12,7 @@
 layout(constant_id = 0) const bool WHOLE_BLOCKS = false;
 
 Axis h_axis, w_axis;
-uint group, first_m, first_n, m_count, m_vectors, reduced_channels, channel_blocks, source_plane;
+uint group, first_m, first_n, m_count, m_vectors, rows, reduced_channels, channel_blocks, source_plane;
 
 uint cells_h() { return (RESULT_HEIGHT + h_axis.result_step - 1) / h_axis.result_step; }
 uint cells_w() { return (RESULT_WIDTH + w_axis.result_step - 1) / w_axis.result_step; }
@@ -54,9 +54,9 @@ void begin_fetching();
 #include "lib/implicit_gemm_shared.glsl"
 #endif
 
-// The element of the result at the pixel and the tile's first row.
-uint result_at(Pixel pixel) {
-    uint channel = pixel.image * RESULT_CHANNELS + group * m_count + first_m;
+// The element of the result at the pixel and the group's channel.
+uint result_at(Pixel pixel, uint m) {
+    uint channel = pixel.image * RESULT_CHANNELS + group * m_count + m;
     return (channel * RESULT_HEIGHT + pixel.at.x) * RESULT_WIDTH + pixel.at.y;
 }
 
@@ -71,7 +71,7 @@ void store_vectors() {
     uint plane = RESULT_HEIGHT * RESULT_WIDTH;
     [[unroll]] for (uint j = 0; j < THREAD_N; j += 4) {
         Pixel pixel = pixel_of(first_n + result_n(j));
-        uint at = result_at(pixel);
+        uint at = result_at(pixel, first_m);
         [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
             uint m = result_m(row);
             uint i = row * THREAD_N + j;
@@ -91,7 +91,7 @@ void store_elements() {
     [[unroll]] for (uint column = 0; column < THREAD_N; ++column) {
         Pixel pixel = pixel_of(first_n + result_n(column));
         exists[column] = pixel.exists;
-        at[column] = result_at(pixel);
+        at[column] = result_at(pixel, first_m);
     }
     [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
         uint m = result_m(i / THREAD_N);
@@ -100,6 +100,22 @@ void store_elements() {
         }
     }
 }
+
+#ifndef OWN_COLUMNS
+// Rows are [phase][channel], whole vectors of channels.
+void store_phases() {
+    [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
+        uint row = first_m + result_m(i / THREAD_N);
+        uint m = row % (4 * m_vectors);
+        uint phase = row / (4 * m_vectors);
+        Pixel pixel = pixel_of(first_n + result_n(i % THREAD_N));
+        pixel.at += uvec2(phase / pc.stride_w, phase % pc.stride_w);
+        if (pixel.exists && row < rows && m < m_count && pixel.at.x < RESULT_HEIGHT && pixel.at.y < RESULT_WIDTH) {
+            store_result(result_at(pixel, m), group * m_count + m, totals[i]);
+        }
+    }
+}
+#endif
 
 void main() {
     uint tile = tile_index();
@@ -113,12 +129,22 @@ void main() {
     source_plane = SOURCE_HEIGHT * SOURCE_WIDTH;
 
     // Tiles of the same pixels are neighbours, so that their source is read from cache.
-    uint tiles_m = (m_count + TILE_M - 1) / TILE_M;
-    uint phase = tile / tiles_m % (phases().x * phases().y);
-    h_axis = axis_h(phase / phases().y);
-    w_axis = axis_w(phase % phases().y);
+    rows = JOINT_PHASES ? pc.stride_h * pc.stride_w * m_vectors * 4 : m_count;
+    uint tiles_m = (rows + TILE_M - 1) / TILE_M;
+    uvec2 apart = JOINT_PHASES ? uvec2(1) : phases();
+    uint phase = tile / tiles_m % (apart.x * apart.y);
+#ifdef BACKWARD_INPUT
+    if (JOINT_PHASES) {
+        h_axis = joint_axis(pc.stride_h, pc.padding_h, pc.R);
+        w_axis = joint_axis(pc.stride_w, pc.padding_w, pc.S);
+    } else
+#endif
+    {
+        h_axis = axis_h(phase / apart.y);
+        w_axis = axis_w(phase % apart.y);
+    }
     uint tiles_n = (pc.N * cells_h() * cells_w() + TILE_N - 1) / TILE_N;
-    uint block_of_n = tile / tiles_m / (phases().x * phases().y);
+    uint block_of_n = tile / tiles_m / (apart.x * apart.y);
     first_m = tile % tiles_m * TILE_M;
     first_n = block_of_n % tiles_n * TILE_N;
     group = block_of_n / tiles_n;
@@ -126,6 +152,10 @@ void main() {
     begin_fetching();
     multiply(blocks());
 #ifndef OWN_COLUMNS
+    if (JOINT_PHASES) {
+        store_phases();
+        return;
+    }
     if (has_vectors()) {
         store_vectors();
         return;

@@ -25,7 +25,8 @@ uint b_column(uint j) { return (gl_LocalInvocationIndex + j * THREADS) % TILE_N;
 bool pixel_exists[PIXELS];
 uint pixel_plane[PIXELS]; // element of the source's first channel of this group in the pixel's image
 ivec2 pixel_source[PIXELS];
-uint a_vector_at; // this thread's vector of a packed row
+uint a_vector_at;  // this thread's vector of a packed row
+ivec2 a_first_tap; // of joint phases: the kernel element of this thread's phase through the first tap
 uint next_r, next_s, next_channel; // of the block to be fetched
 
 #include "lib/implicit_gemm_steps.glsl"
@@ -36,6 +37,12 @@ void begin_fetching() {
     next_channel = 0;
     next_step = 0;
     a_vector_at = min(first_m / 4 + a_column(), m_vectors - 1); // rows beyond m_count are never written
+    if (JOINT_PHASES) {
+        uint phase = (first_m / 4 + a_column()) / m_vectors;
+        a_vector_at = (first_m / 4 + a_column()) % m_vectors;
+        a_first_tap.x = int(phase / pc.stride_w + pc.padding_h) - h_axis.source * int(pc.stride_h);
+        a_first_tap.y = int(phase % pc.stride_w + pc.padding_w) - w_axis.source * int(pc.stride_w);
+    }
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
         Pixel pixel = pixel_of(first_n + b_column(j));
         pixel_exists[j] = pixel.exists;
@@ -56,11 +63,18 @@ uint existing(uint channel) { return WHOLE_BLOCKS ? channel : min(channel, reduc
 bool exists(uint channel) { return WHOLE_BLOCKS || channel < reduced_channels; }
 
 void fetch_tap() {
-    uint first_row = weight_row(next_r, next_s);
+    uvec2 tap = uvec2(next_r, next_s);
+    bool reads = true;
+    if (JOINT_PHASES) {
+        tap = uvec2(a_first_tap + ivec2(tap * uvec2(pc.stride_h, pc.stride_w)));
+        reads = tap.x < pc.R && tap.y < pc.S;
+        tap = reads ? tap : uvec2(0);
+    }
+    uint first_row = weight_row(tap.x, tap.y);
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint channel = next_channel + a_row() + i * A_STEP;
         vec4 weights = WEIGHT_VECTOR((first_row + existing(channel)) * m_vectors + a_vector_at);
-        a_next[i] = exists(channel) ? weights : vec4(0);
+        a_next[i] = reads && exists(channel) ? weights : vec4(0);
     }
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
         ivec2 source = pixel_source[j] + ivec2(next_r, next_s) * ivec2(h_axis.reach, w_axis.reach);

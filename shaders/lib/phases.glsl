@@ -8,6 +8,10 @@
 // decomposition of an upsampling filter; see Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.)
 //
 // Results are counted by cells: a cell has one pixel of each phase.
+//
+// Where the result has few channels, all phases can be taken at once, as further rows of the product: a cell reads every
+// source pixel that any of its pixels reads, and a phase has weights of zero for those that it does not. (A sub-pixel
+// convolution; see Shi et al., Real-Time Single Image and Video Super-Resolution, CVPR 2016.)
 
 #define TAP_STEP_H pc.extra_0 // backward: stride / gcd(stride, dilation)
 #define TAP_STEP_W pc.extra_1
@@ -25,6 +29,8 @@ struct Axis {
 };
 
 #ifdef BACKWARD_INPUT
+layout(constant_id = 2) const bool JOINT_PHASES = false; // only for a dilation of 1
+
 // A phase beyond the height or width has no pixel.
 uvec2 phases() { return min(uvec2(pc.stride_h, pc.stride_w), uvec2(pc.H, pc.W)); }
 
@@ -41,7 +47,16 @@ Axis axis(uint phase, uint stride, uint padding, uint dilation, uint kernel, uin
 
 Axis axis_h(uint phase) { return axis(phase, pc.stride_h, pc.padding_h, pc.dilation_h, pc.R, TAP_STEP_H); }
 Axis axis_w(uint phase) { return axis(phase, pc.stride_w, pc.padding_w, pc.dilation_w, pc.S, TAP_STEP_W); }
+
+// Cells: through tap t, source pixel source + i − t reaches phase f of cell i with kernel element
+// f + padding − (source − t)·stride.
+Axis joint_axis(uint stride, uint padding, uint kernel) {
+    uint source = (padding + stride - 1) / stride;
+    uint taps = (source * stride - padding + kernel - 1) / stride + 1;
+    return Axis(0, stride, int(source), 1, 0, 1, taps, -1);
+}
 #else
+const bool JOINT_PHASES = false;
 uvec2 phases() { return uvec2(1); }
 Axis axis_h(uint phase) { return Axis(0, 1, -int(pc.padding_h), int(pc.stride_h), 0, 1, pc.R, int(pc.dilation_h)); }
 Axis axis_w(uint phase) { return Axis(0, 1, -int(pc.padding_w), int(pc.stride_w), 0, 1, pc.S, int(pc.dilation_w)); }

@@ -11,48 +11,93 @@ use crate::problem::{Pass, Problem};
 
 /// What [`Limits::kernel`] calls the blocks of any steps.
 pub const STEPS: &str = "implicit_gemm_steps";
+/// What it calls input gradients that take all phases of a stride at once.
+pub const JOINT_PHASES: &str = "implicit_gemm_joint_phases";
 
 /// How a problem is served on a device.
 pub struct Choice {
     tile: Tile,
-    size: Size,
+    way: Way,
     /// Estimated time.
     pub seconds: f64,
 }
 
-/// Whether blocks take channels of one tap, or any steps of all taps, which serves few channels; and with which tile.
+/// What a block of the reduction is made of, and what is a row of the result.
+struct Way {
+    size: Size,
+    /// The result's pixels, as the way takes them.
+    phases: Phases,
+    joint_phases: bool,
+    name: &'static str,
+}
+
+/// Whether blocks take channels of one tap, or any steps of all taps, which serves few channels; whether phases are
+/// taken apart, or together, which serves few result channels; and with which tile.
 ///
 /// # Errors
 /// `Unsupported` if no tile can be run.
 pub fn choice(problem: &Problem, limits: &Limits) -> Result<Choice> {
     let kernel = kernel_for(problem);
-    let (result_channels, source_channels) = channels(problem);
-    let phases = Phases::of(problem);
-    let by_taps = Size {
-        m: result_channels,
-        n: problem.n * phases.cells,
-        // Each tap belongs to one phase.
-        times: problem.groups,
-        runs: problem.taps(),
-        run: source_channels,
-        rounds: phases.rounds,
-        listed: 0,
-        transposing: false,
+    let chosen = |way: Way| {
+        choose(kernel, &way.size, limits).map(|(tile, seconds)| Choice { tile, way, seconds })
     };
-    let by_steps = Size {
-        runs: phases.count,
-        run: (problem.taps() * source_channels).div_ceil(phases.count),
-        listed: phases.most_taps * source_channels,
-        ..by_taps
-    };
-    let (tile, seconds) = choose(kernel, &by_taps, limits)?;
-    let listed = choose(kernel, &by_steps, limits).ok().filter(|_| by_steps.listed > 1);
-    Ok(match listed {
-        Some((listing, less)) if less < seconds || limits.kernel == Some(STEPS) => {
-            Choice { tile: listing, size: by_steps, seconds: less }
-        }
-        _ => Choice { tile, size: by_taps, seconds },
-    })
+    let cost = |choice: &Choice| if limits.kernel == Some(choice.way.name) { 0.0 } else { choice.seconds };
+    let by_taps = chosen(Way::by_taps(problem))?;
+    let others = [Way::by_steps(problem), Way::joint_phases(problem)].into_iter().flatten();
+    let others = others.filter_map(|way| chosen(way).ok());
+    Ok(others.fold(by_taps, |best, other| if cost(&other) < cost(&best) { other } else { best }))
+}
+
+impl Way {
+    fn by_taps(problem: &Problem) -> Way {
+        let (result_channels, source_channels) = channels(problem);
+        let phases = Phases::of(problem);
+        let size = Size {
+            m: result_channels,
+            n: problem.n * phases.cells,
+            // Each tap belongs to one phase.
+            times: problem.groups,
+            runs: problem.taps(),
+            run: source_channels,
+            rounds: phases.rounds,
+            listed: 0,
+            own_columns: true,
+            transposing: false,
+        };
+        Way { size, phases, joint_phases: false, name: "implicit_gemm" }
+    }
+
+    fn by_steps(problem: &Problem) -> Option<Way> {
+        let (_, source_channels) = channels(problem);
+        let Way { size, phases, .. } = Way::by_taps(problem);
+        let size = Size {
+            runs: phases.count,
+            run: (problem.taps() * source_channels).div_ceil(phases.count),
+            listed: phases.most_taps * source_channels,
+            own_columns: false,
+            ..size
+        };
+        (size.listed > 1).then_some(Way { size, phases, joint_phases: false, name: STEPS })
+    }
+
+    fn joint_phases(problem: &Problem) -> Option<Way> {
+        let (result_channels, _) = channels(problem);
+        let Way { size, phases, .. } = Way::by_taps(problem);
+        let count = problem.stride[0] * problem.stride[1];
+        let taps = |axis: usize, kernel: u64| {
+            let (stride, padding) = (problem.stride[axis], problem.padding[axis]);
+            (padding.next_multiple_of(stride) - padding + kernel - 1) / stride + 1
+        };
+        let size = Size {
+            m: count * result_channels.next_multiple_of(4),
+            runs: taps(0, problem.r) * taps(1, problem.s),
+            rounds: 0,
+            own_columns: false,
+            ..size
+        };
+        let applies = problem.pass == Pass::BackwardInput && count > 1 && problem.dilation == [1, 1];
+        applies.then_some(Way { size, phases: Phases { count: 1, ..phases }, joint_phases: true, name: JOINT_PHASES })
+    }
 }
 
 fn kernel_for(problem: &Problem) -> &'static Kernel {
@@ -70,10 +115,9 @@ fn channels(problem: &Problem) -> (u64, u64) {
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
 pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, packed: Operand, plan: &mut Plan) -> Result<()> {
-    let Choice { tile, size, seconds } = choice;
+    let Choice { tile, way: Way { size, phases, joint_phases, .. }, seconds } = choice;
     let kernel = kernel_for(problem);
     let (_, source_channels) = channels(problem);
-    let phases = Phases::of(problem);
     let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };
     let reach = Reach::new(&read, limits, &[("the packed weight", packed.bytes / 4)])?;
     let (source, binding) = if problem.pass == Pass::Forward { (Role::Input, 0) } else { (Role::Output, 3) };
@@ -87,6 +131,7 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, packed: Operand
         let value = |id: &u32| match *id {
             0 => source_channels.is_multiple_of(u64::from(tile.block)).into(),
             1 => tile.listed(size).max(1) as u32,
+            2 => (*joint_phases).into(),
             id => unreachable!("{} has no constant {id}", module.name),
         };
         let dispatch = Dispatch {

@@ -81,7 +81,7 @@ impl Tile {
         let module = kernel.tiled(self.index, false);
         has_subgroup
             && self.threads <= limits.workgroup_threads
-            && (size.listed == 0 || !self.own_columns())
+            && (size.own_columns || !self.own_columns())
             && u64::from(module.shared_memory) + self.listed(size) * LISTED_BYTES <= limits.shared_memory.into()
     }
 
@@ -164,6 +164,8 @@ pub struct Size {
     pub rounds: u64,
     /// Steps that a workgroup lists in shared memory before it begins; 0: it has no list.
     pub listed: u64,
+    /// Tiles whose threads have columns for themselves can take it.
+    pub own_columns: bool,
     /// Both operands are contiguous along the reduction.
     pub transposing: bool,
 }
