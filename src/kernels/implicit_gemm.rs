@@ -46,7 +46,8 @@ pub fn choice(problem: &Problem, limits: &Limits) -> Result<Choice> {
         ..by_taps
     };
     let (tile, seconds) = choose(kernel, &by_taps, limits)?;
-    let listed = choose(kernel, &by_steps, limits).ok().filter(|_| by_steps.listed > 1);
+    let offered = by_steps.listed > 1 && (!limits.software || limits.kernel == Some(STEPS));
+    let listed = choose(kernel, &by_steps, limits).ok().filter(|_| offered);
     Ok(match listed {
         Some((listing, less)) if less < seconds || limits.kernel == Some(STEPS) => {
             Choice { tile: listing, size: by_steps, seconds: less }

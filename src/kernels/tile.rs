@@ -79,7 +79,10 @@ impl Tile {
     fn fits(&self, kernel: &Kernel, size: &Size, limits: &Limits) -> bool {
         let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_shuffle;
         let module = kernel.tiled(self.index, false);
+        // A software driver takes seconds to compile a pipeline, so slower tiles serve it only where they must.
+        let must = !limits.software || limits.tile == Some(self.index) || size.listed > 0;
         has_subgroup
+            && (must || self.own_columns())
             && self.threads <= limits.workgroup_threads
             && (size.listed == 0 || !self.own_columns())
             && u64::from(module.shared_memory) + self.listed(size) * LISTED_BYTES <= limits.shared_memory.into()
