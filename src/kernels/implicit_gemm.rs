@@ -43,8 +43,10 @@ pub fn choice(problem: &Problem, limits: &Limits) -> Result<Choice> {
     };
     let cost = |choice: &Choice| if limits.kernel == Some(choice.way.name) { 0.0 } else { choice.seconds };
     let by_taps = chosen(Way::by_taps(problem))?;
+    // A software driver has to compile a pipeline for each way, and only has kernels fit for the first.
     let others = [Way::by_steps(problem), Way::joint_phases(problem)].into_iter().flatten();
-    let others = others.filter_map(|way| chosen(way).ok());
+    let offered = others.filter(|way| !limits.software || limits.kernel == Some(way.name));
+    let others = offered.filter_map(|way| chosen(way).ok());
     Ok(others.fold(by_taps, |best, other| if cost(&other) < cost(&best) { other } else { best }))
 }
 

@@ -46,6 +46,12 @@ pub mod table {
 }
 
 impl Kernel {
+    /// Its file's name.
+    fn name(&self) -> &'static str {
+        let name = self.bound[0].name;
+        name.split_once('.').map_or(name, |(file, _)| file)
+    }
+
     /// The module of a kernel that has no tiles.
     fn module(&self, addresses: bool) -> &'static Module {
         self.tiled(0, addresses)

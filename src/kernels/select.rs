@@ -96,7 +96,7 @@ fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> 
         .into_iter()
         .flatten()
         .collect();
-    let cost = |kernel: &Reduction| if limits.kernel == Some(kernel.name()) { 0.0 } else { kernel.cost(limits) };
+    let cost = |kernel: &Reduction| if limits.kernel == Some(kernel.kernel.name()) { 0.0 } else { kernel.cost(limits) };
     kernels.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
     for kernel in &kernels {
         if splits::plan(kernel, limits, plan)? {

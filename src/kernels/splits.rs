@@ -50,12 +50,6 @@ const WAVES: u64 = 2;
 const SPLIT_COST: f64 = 0.01;
 
 impl Reduction {
-    /// The kernel's file.
-    pub fn name(&self) -> &'static str {
-        let name = self.kernel.tiled(self.tile, false).name;
-        name.split_once('.').map_or(name, |(file, _)| file)
-    }
-
     /// Estimated seconds on a device that it may not fill.
     pub fn cost(&self, limits: &Limits) -> f64 {
         let pixels = self.problem.n * self.image_units * self.unit_pixels;

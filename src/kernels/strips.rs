@@ -1,6 +1,7 @@
 //! Depthwise layers and groups of few channels by strips of pixels, for the windows of `shaders/permutations.txt`:
 //! `shaders/lib/strips.glsl`.
 
+use super::depthwise;
 use super::implicit_gemm::{operands, sizes};
 use super::slices::Reach;
 use super::splits::Reduction;
@@ -23,6 +24,7 @@ const EFFICIENCY: f64 = 0.2;
 const PAIRS_EFFICIENCY: f64 = 0.1;
 /// A software driver reads vectors thread by thread.
 const EFFICIENCY_SOFTWARE: f64 = 0.01;
+const ALL_VECTORS: u32 = VECTORS_INPUT | VECTORS_OUTPUT;
 /// Columns of the source that are read before and after a strip's own.
 const MARGIN: u64 = 4;
 
@@ -65,7 +67,7 @@ pub fn plan(problem: &Problem, limits: &Limits, weight: Operand, plan: &mut Plan
     for images in reach.slices(problem) {
         let dispatch = Dispatch {
             module,
-            specialization: specialization(problem, module, &window),
+            specialization: specialization(problem, limits, module, &window),
             operands: operands(problem, &images, weight),
             sizes: sizes(problem, &images),
             tiles: 0..0,
@@ -108,8 +110,26 @@ fn window(problem: &Problem, limits: &Limits) -> Option<Window> {
         && before <= margin
         && after <= margin
         && rounds <= limits.loop_iterations
+        && (!limits.software || by_name(problem, limits) || pays_on_software(problem))
         && threads <= limits.workgroup_threads.into();
     fits.then_some(Window { index, stride, rows, columns, threads })
+}
+
+fn by_name(problem: &Problem, limits: &Limits) -> bool {
+    let name = if problem.pass == Pass::BackwardWeight { STRIPS_BACKWARD_WEIGHT.name() } else { NAME };
+    limits.kernel == Some(name)
+}
+
+/// A software driver takes seconds to compile a pipeline, so it gets strips only where they are several times as fast as
+/// what serves any shape: depthwise layers with rows of whole vectors, and weight gradients of groups.
+fn pays_on_software(problem: &Problem) -> bool {
+    if depthwise::applies(problem) { vectors(problem) == ALL_VECTORS } else { problem.pass == Pass::BackwardWeight }
+}
+
+/// The tensors whose rows are whole vectors.
+fn vectors(problem: &Problem) -> u32 {
+    let whole = |width: u64, flag: u32| if width.is_multiple_of(4) { flag } else { 0 };
+    whole(problem.w, VECTORS_INPUT) | whole(problem.q, VECTORS_OUTPUT)
 }
 
 /// Weight gradient, if there is a kernel for it. Each pair of an input and an output channel of a group is summed on its
@@ -126,7 +146,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         problem: problem.clone(),
         kernel: &STRIPS_BACKWARD_WEIGHT,
         tile: window.index,
-        specialization: specialization(problem, module, &window),
+        specialization: specialization(problem, limits, module, &window),
         tiles: problem.k * problem.channels_per_group(),
         residents: 0,
         image_units: problem.p.div_ceil(window.rows) * problem.q.div_ceil(window.columns),
@@ -146,16 +166,14 @@ fn sources(problem: &Problem) -> u64 {
 }
 
 /// Values for the module's constants; see `shaders/lib/strips.glsl`.
-fn specialization(problem: &Problem, module: &Module, window: &Window) -> Vec<u32> {
+fn specialization(problem: &Problem, limits: &Limits, module: &Module, window: &Window) -> Vec<u32> {
     let beyond = |rows: u64| rows.wrapping_sub(problem.padding[0]) & (window.stride - 1);
     let value = |id: &u32| match *id {
         0 => problem.padding[1] as u32,
         1 => (problem.r - 1 - beyond(problem.r - 1)) as u32,
         2 => (sources(problem) > 1).into(),
-        VECTORS_ID => {
-            let vectors = |width: u64, flag: u32| if width.is_multiple_of(4) { flag } else { 0 };
-            vectors(problem.w, VECTORS_INPUT) | vectors(problem.q, VECTORS_OUTPUT)
-        }
+        VECTORS_ID if limits.software && vectors(problem) != ALL_VECTORS => 0,
+        VECTORS_ID => vectors(problem),
         id => unreachable!("{} has no constant {id}", module.name),
     };
     module.specialization_ids.iter().map(value).collect()

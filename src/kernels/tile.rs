@@ -37,7 +37,6 @@ struct Efficiency {
 /// In the order of `shaders/permutations.txt`.
 const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
     Efficiency { gpu: 0.63, gpu_transposing: 0.27, software: 0.05 },
-    Efficiency { gpu: 0.50, gpu_transposing: 0.28, software: 0.05 },
     Efficiency { gpu: 0.50, gpu_transposing: 0.38, software: 0.05 },
     Efficiency { gpu: 0.52, gpu_transposing: 0.24, software: 0.05 },
     Efficiency { gpu: 0.57, gpu_transposing: 0.13, software: 0.05 },
@@ -79,7 +78,10 @@ impl Tile {
     fn fits(&self, kernel: &Kernel, size: &Size, limits: &Limits) -> bool {
         let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_shuffle;
         let module = kernel.tiled(self.index, false);
+        // A software driver takes seconds to compile a pipeline, so slower tiles serve it only where they must.
+        let must = !limits.software || limits.tile == Some(self.index) || !size.own_columns;
         has_subgroup
+            && (must || self.own_columns())
             && self.threads <= limits.workgroup_threads
             && (size.own_columns || !self.own_columns())
             && u64::from(module.shared_memory) + self.listed(size) * LISTED_BYTES <= limits.shared_memory.into()

@@ -22,6 +22,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Result<Reduction> {
         run: problem.n * problem.p * problem.q,
         rounds: 0,
         listed: 0,
+        own_columns: true,
         transposing: true,
     };
     // Splitting fills the device whatever the tile, so the waves of one split do not count, nor does its length.

@@ -7,14 +7,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, Once, OnceLock};
 
-/// Enough for the two cores of a small machine; more only helps where the device is not the limit.
-const THREADS: usize = 2;
 const FAILURES_SHOWN: usize = 10;
 
 /// A device under test.
 pub struct Rig {
     pub name: String,
     pub context: Context,
+    desc: ContextDesc,
+    twin: OnceLock<Box<Rig>>,
+}
+
+impl Rig {
+    fn open(name: String, desc: &ContextDesc) -> grilly::Result<Rig> {
+        Ok(Rig { name, context: Context::new(desc)?, desc: desc.clone(), twin: OnceLock::new() })
+    }
+
+    /// The same device for a sweep's other thread, in a context of its own: what a software driver has to compile for one
+    /// context it compiles on one core.
+    fn twin(&self) -> &Rig {
+        self.twin.get_or_init(|| Box::new(Rig::open(self.name.clone(), &self.desc).expect("it was opened before")))
+    }
 }
 
 /// The CPU device and every Vulkan device. Where a Vulkan device is required (in CI), its absence is a failure.
@@ -62,10 +74,11 @@ fn devices_with(desc: &ContextDesc, suffix: &str) -> Vec<Rig> {
     assert_eq!(cpus, 1, "there is exactly one CPU device");
     let mut rigs = vec![];
     for (index, device) in devices.iter().enumerate() {
-        match Context::new(&ContextDesc { device: DeviceChoice::Index(index as u32), ..desc.clone() }) {
-            Ok(context) => {
-                assert_eq!(context.device().name, device.name, "the context is on the device that was asked for");
-                rigs.push(Rig { name: format!("{}{suffix}", device.name), context });
+        let desc = ContextDesc { device: DeviceChoice::Index(index as u32), ..desc.clone() };
+        match Rig::open(format!("{}{suffix}", device.name), &desc) {
+            Ok(rig) => {
+                assert_eq!(rig.context.device().name, device.name, "the context is on the device that was asked for");
+                rigs.push(rig);
             }
             // A GPU that lacks what is required is listed, but cannot be tested.
             Err(error) if error.status() == Status::NoDevice => {
@@ -116,13 +129,18 @@ pub fn sweep<Shared>(
     prepare: impl Fn(&Case) -> Shared + Sync,
     attempt: impl Fn(&Rig, &Case, &Shared) -> Result<usize, String> + Sync,
 ) {
-    let next = AtomicUsize::new(0);
+    let taken = AtomicUsize::new(0);
     let checked: Vec<AtomicUsize> = rigs.iter().map(|_| AtomicUsize::new(0)).collect();
     let failures = Mutex::new(vec![]);
-    let work = || {
-        while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
+    let work = |from_the_end: bool| {
+        for nth in 0.. {
+            if taken.fetch_add(1, Relaxed) >= cases.len() {
+                break;
+            }
+            let case = &cases[if from_the_end { cases.len() - 1 - nth } else { nth }];
             let shared = prepare(case);
             for (rig, checked) in rigs.iter().zip(&checked) {
+                let rig = if from_the_end { rig.twin() } else { rig };
                 // A panic must not hide which case it was.
                 let outcome = catch_unwind(AssertUnwindSafe(|| attempt(rig, case, &shared)));
                 match outcome.unwrap_or_else(|_| Err("panicked, as told above".into())) {
@@ -134,7 +152,11 @@ pub fn sweep<Shared>(
             }
         }
     };
-    std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(work))));
+    // From both ends, so that the two rarely need the same kernel for the first time.
+    std::thread::scope(|scope| {
+        scope.spawn(|| work(true));
+        work(false);
+    });
 
     for (rig, checked) in rigs.iter().zip(&checked) {
         let results = checked.load(Relaxed);
