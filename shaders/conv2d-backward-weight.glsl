@@ -32,6 +32,8 @@ uint next_pixel;
 uint step_of() { return gl_LocalInvocationIndex % BLOCK; }
 uint column_of(uint i) { return (gl_LocalInvocationIndex + i * THREADS) / BLOCK; }
 
+bool takes_block() { return true; }
+
 void place(uint first_row) {
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint m = column_of(i);

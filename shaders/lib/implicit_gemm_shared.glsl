@@ -25,9 +25,20 @@ uint b_column(uint j) { return (gl_LocalInvocationIndex + j * THREADS) % TILE_N;
 bool pixel_exists[PIXELS];
 uint pixel_plane[PIXELS]; // element of the source's first channel of this group in the pixel's image
 ivec2 pixel_source[PIXELS];
-uint a_vector_at;  // this thread's vector of a packed row
-ivec2 a_first_tap; // of joint phases: the kernel element of this thread's phase through the first tap
+uint a_vector_at; // this thread's vector of a packed row
 uint next_r, next_s, next_channel; // of the block to be fetched
+
+// Of joint phases: the kernel elements, through the first tap, of the phase whose weights this thread fetches and of the
+// phase that it computes (it has THREAD_M = 4 rows); and whether the latter reads what is fetched and what is placed.
+ivec2 fetched_element, computed_element;
+bool reads_fetched, reads_placed;
+
+ivec2 first_element(uint phase) {
+    return ivec2(phase / pc.stride_w + pc.padding_h, phase % pc.stride_w + pc.padding_w)
+        - ivec2(h_axis.source, w_axis.source) * ivec2(pc.stride_h, pc.stride_w);
+}
+
+bool in_kernel(ivec2 element) { return uint(element.x) < pc.R && uint(element.y) < pc.S; }
 
 #include "lib/implicit_gemm_steps.glsl"
 
@@ -38,10 +49,9 @@ void begin_fetching() {
     next_step = 0;
     a_vector_at = min(first_m / 4 + a_column(), m_vectors - 1); // rows beyond m_count are never written
     if (JOINT_PHASES) {
-        uint phase = (first_m / 4 + a_column()) / m_vectors;
         a_vector_at = (first_m / 4 + a_column()) % m_vectors;
-        a_first_tap.x = int(phase / pc.stride_w + pc.padding_h) - h_axis.source * int(pc.stride_h);
-        a_first_tap.y = int(phase % pc.stride_w + pc.padding_w) - w_axis.source * int(pc.stride_w);
+        fetched_element = first_element((first_m / 4 + a_column()) / m_vectors);
+        computed_element = first_element((first_m / 4 + a_vector(0)) / m_vectors);
     }
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
         Pixel pixel = pixel_of(first_n + b_column(j));
@@ -63,18 +73,17 @@ uint existing(uint channel) { return WHOLE_BLOCKS ? channel : min(channel, reduc
 bool exists(uint channel) { return WHOLE_BLOCKS || channel < reduced_channels; }
 
 void fetch_tap() {
-    uvec2 tap = uvec2(next_r, next_s);
-    bool reads = true;
+    ivec2 element = ivec2(next_r, next_s);
     if (JOINT_PHASES) {
-        tap = uvec2(a_first_tap + ivec2(tap * uvec2(pc.stride_h, pc.stride_w)));
-        reads = tap.x < pc.R && tap.y < pc.S;
-        tap = reads ? tap : uvec2(0);
+        ivec2 step = element * ivec2(pc.stride_h, pc.stride_w);
+        reads_fetched = in_kernel(computed_element + step);
+        element = in_kernel(fetched_element + step) ? fetched_element + step : ivec2(0);
     }
-    uint first_row = weight_row(tap.x, tap.y);
+    uint first_row = weight_row(element.x, element.y);
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint channel = next_channel + a_row() + i * A_STEP;
         vec4 weights = WEIGHT_VECTOR((first_row + existing(channel)) * m_vectors + a_vector_at);
-        a_next[i] = reads && exists(channel) ? weights : vec4(0);
+        a_next[i] = exists(channel) ? weights : vec4(0);
     }
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
         ivec2 source = pixel_source[j] + ivec2(next_r, next_s) * ivec2(h_axis.reach, w_axis.reach);
@@ -105,7 +114,10 @@ void fetch() {
     }
 }
 
+bool takes_block() { return !JOINT_PHASES || reads_placed; }
+
 void place(uint first_row) {
+    reads_placed = reads_fetched;
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint row = a_row() + i * A_STEP;
         if (A_VECTORS % THREADS == 0 || row < BLOCK) {

@@ -10,8 +10,8 @@
 // Results are counted by cells: a cell has one pixel of each phase.
 //
 // Where the result has few channels, all phases can be taken at once, as further rows of the product: a cell reads every
-// source pixel that any of its pixels reads, and a phase has weights of zero for those that it does not. (A sub-pixel
-// convolution; see Shi et al., Real-Time Single Image and Video Super-Resolution, CVPR 2016.)
+// source pixel that any of its pixels reads, and a phase sits out those that it does not. (A sub-pixel convolution; see
+// Shi et al., Real-Time Single Image and Video Super-Resolution, CVPR 2016.)
 
 #define TAP_STEP_H pc.extra_0 // backward: stride / gcd(stride, dilation)
 #define TAP_STEP_W pc.extra_1

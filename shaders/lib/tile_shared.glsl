@@ -3,8 +3,8 @@
 // barrier a block.
 //
 // A kernel includes this file and defines `void fetch()`, which loads the next block to registers, and
-// `void place(uint first_row)`, which stores them to a_tile and b_tile from row `first_row` on; then it calls
-// `multiply(blocks)`.
+// `void place(uint first_row)`, which stores them to a_tile and b_tile from row `first_row` on, and `bool takes_block()`,
+// whether the block placed last belongs to this thread's results; then it calls `multiply(blocks)`.
 //
 // Threads lie in patches of 4 × 8, as wide as a subgroup of many devices: together they read 4 and 8
 // neighbouring vectors of a row, so every bank of shared memory once, and each value serves 8 or 4 of them.
@@ -23,6 +23,7 @@ float sums[RESULTS];
 
 void fetch();
 void place(uint first_row);
+bool takes_block();
 
 const uint PATCHES_N = LANES_N / 8;
 uint patch_index() { return gl_LocalInvocationIndex / 32; }
@@ -78,7 +79,9 @@ void multiply(uint blocks) {
         if (more) {
             fetch();
         }
-        multiply_block(block % 2 * BLOCK);
+        if (takes_block()) {
+            multiply_block(block % 2 * BLOCK);
+        }
         if ((block + 1) % PROMOTE == 0) {
             promote();
         }

@@ -3,7 +3,7 @@
 use super::channels::{Packing, filled};
 use super::slices::{Images, Reach, whole};
 use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
-use super::tile::{Size, Tile, choose};
+use super::tile::{Size, Takers, Tile, choose};
 use super::{FLAG_ACCUMULATE, Kernel};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes};
@@ -38,9 +38,7 @@ struct Way {
 /// `Unsupported` if no tile can be run.
 pub fn choice(problem: &Problem, limits: &Limits) -> Result<Choice> {
     let kernel = kernel_for(problem);
-    let chosen = |way: Way| {
-        choose(kernel, &way.size, limits).map(|(tile, seconds)| Choice { tile, way, seconds })
-    };
+    let chosen = |way: Way| choose(kernel, &way.size, limits).map(|(tile, seconds)| Choice { tile, way, seconds });
     let cost = |choice: &Choice| if limits.kernel == Some(choice.way.name) { 0.0 } else { choice.seconds };
     let by_taps = chosen(Way::by_taps(problem))?;
     // A software driver has to compile a pipeline for each way, and only has kernels fit for the first.
@@ -63,7 +61,7 @@ impl Way {
             run: source_channels,
             rounds: phases.rounds,
             listed: 0,
-            own_columns: true,
+            takers: Takers::All,
             transposing: false,
         };
         Way { size, phases, joint_phases: false, name: "implicit_gemm" }
@@ -76,7 +74,7 @@ impl Way {
             runs: phases.count,
             run: (problem.taps() * source_channels).div_ceil(phases.count),
             listed: phases.most_taps * source_channels,
-            own_columns: false,
+            takers: Takers::Shared,
             ..size
         };
         (size.listed > 1).then_some(Way { size, phases, joint_phases: false, name: STEPS })
@@ -94,7 +92,7 @@ impl Way {
             m: count * result_channels.next_multiple_of(4),
             runs: taps(0, problem.r) * taps(1, problem.s),
             rounds: 0,
-            own_columns: false,
+            takers: Takers::SharedByFours,
             ..size
         };
         let applies = problem.pass == Pass::BackwardInput && count > 1 && problem.dilation == [1, 1];

@@ -79,11 +79,11 @@ impl Tile {
         let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_shuffle;
         let module = kernel.tiled(self.index, false);
         // A software driver takes seconds to compile a pipeline, so slower tiles serve it only where they must.
-        let must = !limits.software || limits.tile == Some(self.index) || !size.own_columns;
+        let must = !limits.software || limits.tile == Some(self.index) || size.takers != Takers::All;
         has_subgroup
             && (must || self.own_columns())
             && self.threads <= limits.workgroup_threads
-            && (size.own_columns || !self.own_columns())
+            && size.takers.include(self)
             && u64::from(module.shared_memory) + self.listed(size) * LISTED_BYTES <= limits.shared_memory.into()
     }
 
@@ -148,6 +148,27 @@ pub fn busiest_unit(each: f64, workgroups: u64, threads: u64, limits: &Limits) -
     each * (most * units) as f64 * (threads + HALF_SPEED_THREADS) / threads
 }
 
+/// Which tiles a kernel's way is written for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Takers {
+    /// All.
+    All,
+    /// Those through shared memory.
+    Shared,
+    /// Of these, those whose threads have four rows.
+    SharedByFours,
+}
+
+impl Takers {
+    fn include(self, tile: &Tile) -> bool {
+        match self {
+            Takers::All => true,
+            Takers::Shared => !tile.own_columns(),
+            Takers::SharedByFours => !tile.own_columns() && tile.thread_m == 4,
+        }
+    }
+}
+
 /// What is multiplied: m × n results, `times` of them, each reduced over `runs` runs of `run` terms that no block
 /// spans.
 #[derive(Clone, Copy, Debug)]
@@ -166,8 +187,8 @@ pub struct Size {
     pub rounds: u64,
     /// Steps that a workgroup lists in shared memory before it begins; 0: it has no list.
     pub listed: u64,
-    /// Tiles whose threads have columns for themselves can take it.
-    pub own_columns: bool,
+    /// The tiles that can take it.
+    pub takers: Takers,
     /// Both operands are contiguous along the reduction.
     pub transposing: bool,
 }

@@ -3,7 +3,7 @@
 use super::channels::filled;
 use super::splits::Reduction;
 use super::table::CONV2D_BACKWARD_WEIGHT;
-use super::tile::{Size, choose};
+use super::tile::{Size, Takers, choose};
 use crate::error::Result;
 use crate::plan::Limits;
 use crate::problem::Problem;
@@ -22,7 +22,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Result<Reduction> {
         run: problem.n * problem.p * problem.q,
         rounds: 0,
         listed: 0,
-        own_columns: true,
+        takers: Takers::All,
         transposing: true,
     };
     // Splitting fills the device whatever the tile, so the waves of one split do not count, nor does its length.

@@ -1,15 +1,13 @@
 //! However a convolution is called, it is the same convolution: strided, mixed and device tensors, packed weights,
 //! gradients alone or added to others.
 
-mod common;
-
-use common::call::{Placement, Request, Wanted, check, compute};
-use common::cases::{Case, spread};
-use common::contract::Contract;
-use common::data::{Data, Generator, Kind};
-use common::guard::LAYOUTS;
-use common::reference::{Expected, Reference};
-use common::rigs::{shared_rigs, sweep};
+use crate::common::call::{Placement, Request, Wanted, check, compute};
+use crate::common::cases::{Case, spread};
+use crate::common::contract::Contract;
+use crate::common::data::{Data, Generator, Kind};
+use crate::common::guard::LAYOUTS;
+use crate::common::reference::{Expected, Reference};
+use crate::common::rigs::{shared_rigs, sweep};
 use grilly::{Accumulate, Precision};
 
 const SMALL: [&str; 3] = ["batch_", "one_pixel_", "one_dimensional_"];
@@ -27,7 +25,7 @@ fn some_mixture(case: &Case) -> Placement {
 
 #[test]
 fn strided_host_views_are_read_and_written_in_place() {
-    sweep("host views of every layout", shared_rigs(), &spread(6, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("host views of every layout", shared_rigs(), &spread(12, &SMALL), normal, |rig, case, (data, expected)| {
         let mut checked = 0;
         for first in 0..LAYOUTS.len() {
             let request = Request::new(Precision::Fp32, Placement::Strided(first));
@@ -40,7 +38,7 @@ fn strided_host_views_are_read_and_written_in_place() {
 
 #[test]
 fn host_and_device_tensors_mix_in_one_call() {
-    sweep("mixed calls", shared_rigs(), &spread(4, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("mixed calls", shared_rigs(), &spread(8, &SMALL), normal, |rig, case, (data, expected)| {
         let request = Request::new(Precision::Fp32, some_mixture(case));
         check(Contract::Fp32, expected, &compute(&rig.context, case, data, &request)?)
     });
@@ -53,7 +51,7 @@ fn gradients_add_to_what_is_there_when_asked() {
         let expected = Reference::new(case, &data, true).all();
         (data, expected)
     };
-    sweep("accumulated gradients", shared_rigs(), &spread(3, &SMALL), accumulating, |rig, case, (data, expected)| {
+    sweep("accumulated gradients", shared_rigs(), &spread(9, &SMALL), accumulating, |rig, case, (data, expected)| {
         let mut checked = 0;
         for placement in [Placement::Host, Placement::Device, Placement::Strided(1), some_mixture(case)] {
             let request = Request { accumulate: Accumulate::ALL, ..Request::new(Precision::Fp32, placement) };
@@ -72,7 +70,7 @@ fn gradients_of_input_and_parameters_accumulate_apart() {
         let [_, dx_added, dweight_added, dbias_added] = Reference::new(case, &data, true).all();
         (data, [[y.clone(), dx_added, dweight, dbias], [y, dx, dweight_added, dbias_added]])
     };
-    sweep("accumulated apart", shared_rigs(), &spread(9, &SMALL), apart, |rig, case, (data, expected)| {
+    sweep("accumulated apart", shared_rigs(), &spread(18, &SMALL), apart, |rig, case, (data, expected)| {
         let mut checked = 0;
         for (input, expected) in [true, false].into_iter().zip(expected) {
             let accumulate = Accumulate { input, parameters: !input };
@@ -93,7 +91,7 @@ fn integers_accumulate_exactly_under_ieee() {
     sweep(
         "accumulated integers",
         shared_rigs(),
-        &spread(3, &["long_"]),
+        &spread(9, &["long_"]),
         accumulating,
         |rig, case, (data, expected)| {
             let request = Request { accumulate: Accumulate::ALL, ..Request::new(Precision::Ieee, some_mixture(case)) };
@@ -112,7 +110,7 @@ fn each_gradient_can_be_asked_for_alone() {
         Wanted { dweight: true, dbias: true, ..none },
         Wanted { dx: true, dbias: true, ..none },
     ];
-    sweep("gradients alone", shared_rigs(), &spread(6, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("gradients alone", shared_rigs(), &spread(12, &SMALL), normal, |rig, case, (data, expected)| {
         let mut checked = 0;
         for wanted in wishes {
             let request = Request { wanted, ..Request::new(Precision::Fp32, some_mixture(case)) };
@@ -125,7 +123,7 @@ fn each_gradient_can_be_asked_for_alone() {
 
 #[test]
 fn packed_weights_give_what_raw_ones_give() {
-    sweep("packed weights", shared_rigs(), &spread(3, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("packed weights", shared_rigs(), &spread(9, &SMALL), normal, |rig, case, (data, expected)| {
         let mut checked = 0;
         for placement in [Placement::Host, Placement::Device, Placement::Strided(2)] {
             let request = Request { packed: true, ..Request::new(Precision::Fp32, placement) };
@@ -138,7 +136,7 @@ fn packed_weights_give_what_raw_ones_give() {
 
 #[test]
 fn plans_give_what_calls_give() {
-    sweep("plans", shared_rigs(), &spread(3, &SMALL), normal, |rig, case, (data, expected)| {
+    sweep("plans", shared_rigs(), &spread(9, &SMALL), normal, |rig, case, (data, expected)| {
         let mut checked = 0;
         for packed in [false, true] {
             let request = Request { planned: true, packed, ..Request::new(Precision::Fp32, some_mixture(case)) };
@@ -152,7 +150,7 @@ fn plans_give_what_calls_give() {
 #[test]
 fn the_same_call_gives_the_same_bits() {
     let data = |case: &Case| Data::new(case, Kind::Normal);
-    sweep("calls repeated", shared_rigs(), &spread(4, &["long_"]), data, |rig, case, data| {
+    sweep("calls repeated", shared_rigs(), &spread(8, &["long_"]), data, |rig, case, data| {
         let request = Request::new(Precision::Fp32, Placement::Device);
         let once = compute(&rig.context, case, data, &request)?;
         let again = compute(&rig.context, case, data, &request)?;

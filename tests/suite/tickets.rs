@@ -1,8 +1,6 @@
 //! Calls that are submitted now and waited for later.
 
-mod common;
-
-use common::rigs::{all_devices, minimum_rigs, rigs};
+use crate::common::rigs::{all_devices, minimum_rigs, rigs};
 use grilly::{
     Accumulate, Backward, Buffer, Context, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output, Status, Ticket,
     Weight,
@@ -108,7 +106,7 @@ fn gradients_can_be_submitted() {
 #[test]
 fn buffers_convolution_and_context_may_go_before_the_ticket() {
     for index in all_devices() {
-        let context = common::rigs::open(index, false).expect("it opens");
+        let context = crate::common::rigs::open(index, false).expect("it opens");
         let conv = layer(&context);
         let [x, weight, y] = [&SHAPE, &WEIGHT, &SHAPE].map(|shape| buffer(&context, &numbers(shape, 1)));
         let ticket = conv.submit_forward(call(&x, &weight, &y)).expect("a call");

@@ -1,8 +1,6 @@
 //! What layers take: the seed document's formulas, and a pool that stops asking the device.
 
-mod common;
-
-use common::rigs::rigs;
+use crate::common::rigs::rigs;
 use grilly::{Conv2d, Conv2dConfig, Forward, Input, Output, Weight, Weights};
 use ndarray::{ArrayD, IxDyn};
 

@@ -1,9 +1,7 @@
 //! Element-wise operations: the defined values bit by bit, broadcasting, in place, and nothing written beside.
 
-mod common;
-
-use common::guard::{Arena, Place, Slot};
-use common::rigs::{Rig, minimum_rigs, rigs};
+use crate::common::guard::{Arena, Place, Slot};
+use crate::common::rigs::{Rig, minimum_rigs, rigs};
 use grilly::{Buffer, Context, DeviceKind, DeviceTensor, Elementwise, ElementwiseOp as Op, Input, Status};
 
 const OPS: [Op; 8] =

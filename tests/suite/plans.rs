@@ -1,9 +1,7 @@
 //! Planning is pure, so plans for devices that nobody has here are tested too: every dispatch of every plan stays within
 //! the device's limits and its tensors, for the whole case table and for the benchmark's layers.
 
-mod common;
-
-use common::cases;
+use crate::common::cases;
 use grilly::kernels::{CHOICES, packed_bytes, plan, plan_packing, table};
 use grilly::plan::{Limits, Plan, Role};
 use grilly::problem::Problem;

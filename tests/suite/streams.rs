@@ -1,11 +1,9 @@
 //! Large host tensors travel in pieces, while others are computed on. Whether they do never shows in a result.
 
-mod common;
-
-use common::call::{Placement, Request, compute};
-use common::cases::{Case, spread};
-use common::data::{Data, Kind};
-use common::rigs::{Rig, announce, rigs, streaming_rigs, sweep};
+use crate::common::call::{Placement, Request, compute};
+use crate::common::cases::{Case, spread};
+use crate::common::data::{Data, Kind};
+use crate::common::rigs::{Rig, announce, rigs, streaming_rigs, sweep};
 use grilly::{Accumulate, Context, Conv2d, Conv2dConfig, Forward, Input, Output, Precision, Weight};
 use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, ArrayViewMutD, IxDyn};
 
@@ -16,7 +14,7 @@ fn plain<'a>(all: &'a [Rig], rig: &Rig) -> &'a Context {
 }
 
 fn same_bits(fact: &str, minimum_limits: bool, pieces: &[u64], cases: &[Case], requests: &[Request]) {
-    let whole = if minimum_limits { common::rigs::minimum_rigs() } else { rigs() };
+    let whole = if minimum_limits { crate::common::rigs::minimum_rigs() } else { rigs() };
     for &piece in pieces {
         let streaming = streaming_rigs(piece, minimum_limits);
         if streaming.is_empty() {
@@ -60,17 +58,17 @@ fn requests() -> Vec<Request> {
 
 #[test]
 fn streamed_results_have_the_same_bits() {
-    same_bits("bits of streamed calls", false, &[1000], &spread(2, &["batch_", "long_"]), &requests()[..1]);
+    same_bits("bits of streamed calls", false, &[1000], &spread(8, &["batch_", "long_"]), &requests()[..1]);
 }
 
 #[test]
 fn however_a_call_is_made_and_cut() {
-    same_bits("bits of streamed calls", false, &[100, 5000], &spread(12, &["batch_"]), &requests());
+    same_bits("bits of streamed calls", false, &[100, 5000], &spread(24, &["batch_"]), &requests());
 }
 
 #[test]
 fn a_device_without_timelines_streams_through_its_one_queue() {
-    same_bits("bits of streamed calls", true, &[700], &spread(12, &["batch_"]), &requests());
+    same_bits("bits of streamed calls", true, &[700], &spread(24, &["batch_"]), &requests());
 }
 
 fn layer(context: &Context) -> Conv2d {

@@ -18,8 +18,12 @@ pub struct Rig {
 }
 
 impl Rig {
-    fn open(name: String, desc: &ContextDesc) -> grilly::Result<Rig> {
+    pub fn open(name: String, desc: &ContextDesc) -> grilly::Result<Rig> {
         Ok(Rig { name, context: Context::new(desc)?, desc: desc.clone(), twin: OnceLock::new() })
+    }
+
+    fn is_forced(&self) -> bool {
+        self.desc.tile.is_some() || self.desc.kernel.is_some()
     }
 
     /// The same device for a sweep's other thread, in a context of its own: what a software driver has to compile for one
@@ -152,9 +156,11 @@ pub fn sweep<Shared>(
             }
         }
     };
-    // From both ends, so that the two rarely need the same kernel for the first time.
+    // From both ends, so that the two rarely need the same kernel for the first time. Where one kernel is forced they would.
     std::thread::scope(|scope| {
-        scope.spawn(|| work(true));
+        if !rigs.iter().any(Rig::is_forced) {
+            scope.spawn(|| work(true));
+        }
         work(false);
     });
 

@@ -1,9 +1,7 @@
 //! The committed case table is the one that the generator writes, and it covers what it claims to cover.
 
-mod common;
-
-use common::cases::{Case, Mode, table};
-use common::rigs::{announce, in_ci};
+use crate::common::cases::{Case, Mode, table};
+use crate::common::rigs::{announce, in_ci};
 use std::collections::HashSet;
 use std::process::Command;
 

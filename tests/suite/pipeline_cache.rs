@@ -1,9 +1,7 @@
 //! Compiled pipelines on disk: a cache that is missing, damaged, foreign or in the way changes no result and fails no
 //! call.
 
-mod common;
-
-use common::rigs::rigs;
+use crate::common::rigs::rigs;
 use grilly::{CacheFolder, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceKind};
 use grilly::{Forward, Input, Log, Output, Weight};
 use ndarray::{ArrayD, IxDyn};

@@ -1,29 +1,26 @@
 //! Every way of the CPU device to compute a pass, forced once over the whole table of cases: exact on small integers,
 //! and with the same bits on one, two and five threads.
 
-mod common;
-
-use common::call::{Placement, Request, Results, check, compute};
-use common::cases::{Case, table};
-use common::contract::Contract;
-use common::data::{Data, Kind};
-use common::reference::{Expected, Reference};
-use common::rigs::{Rig, sweep};
+use crate::common::call::{Placement, Request, Results, check, compute};
+use crate::common::cases::{Case, table};
+use crate::common::contract::Contract;
+use crate::common::data::{Data, Kind};
+use crate::common::reference::{Expected, Reference};
+use crate::common::rigs::{Rig, sweep};
 use grilly::{Context, ContextDesc, DeviceChoice, Precision};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
 const WAYS: [&str; 4] = ["dense", "pointwise", "direct", "interleaved"];
 
-fn open(way: &'static str, threads: u32) -> Context {
-    let desc = ContextDesc {
+fn on_threads(way: &'static str, threads: u32) -> ContextDesc {
+    ContextDesc {
         device: DeviceChoice::Cpu,
         kernel: Some(way),
         threads,
         share_all_work: true,
         ..ContextDesc::default()
-    };
-    Context::new(&desc).expect("the CPU device")
+    }
 }
 
 fn bits(results: Results) -> [Option<Vec<u32>>; 4] {
@@ -32,7 +29,8 @@ fn bits(results: Results) -> [Option<Vec<u32>>; 4] {
 
 #[test]
 fn every_way_is_exact_and_the_same_for_any_number_of_threads() {
-    let rigs = WAYS.map(|way| Rig { name: format!("the CPU, {way}"), context: open(way, 1) });
+    let rigs = WAYS.map(|way| Rig::open(format!("the CPU, {way}"), &on_threads(way, 1)).expect("the CPU device"));
+    let open = |way, threads| Context::new(&on_threads(way, threads)).expect("the CPU device");
     // Helpers take one job at a time, so a context's calls take turns.
     let shared: HashMap<String, Mutex<[Context; 2]>> =
         rigs.iter().zip(WAYS).map(|(rig, way)| (rig.name.clone(), Mutex::new([open(way, 2), open(way, 5)]))).collect();

@@ -1,9 +1,7 @@
 //! Whatever is wrong with a call, the status is the documented one and the message says what was wrong.
 
-mod common;
-
-use common::cases::{ErrorCase, table};
-use common::rigs::{Rig, open, rigs};
+use crate::common::cases::{ErrorCase, table};
+use crate::common::rigs::{Rig, open, rigs};
 use grilly::{
     Accumulate, Backward, Buffer, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output, Precision, Status,
 };
