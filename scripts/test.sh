@@ -46,6 +46,28 @@ stage() {
     printf '%-50s %7d %7d %7d\n' "$name" "$good" "$bad" $((SECONDS - began)) >>"$scratch/table"
 }
 
+# beside FUNCTION: its stages in the background; `join` waits for them and adds what they found.
+beside() {
+    mkdir "$scratch/beside"
+    touch "$scratch/beside/output" "$scratch/beside/table"
+    (
+        scratch=$scratch/beside passed=0 failed=0
+        "$1"
+        echo "$passed $failed" >"$scratch/counts"
+    ) >"$scratch/beside/said" 2>&1 &
+}
+
+join() {
+    local good bad=1
+    wait "$!" || true
+    cat "$scratch/beside/said"
+    cat "$scratch/beside/output" >>"$scratch/output"
+    cat "$scratch/beside/table" >>"$scratch/table"
+    read -r good bad <"$scratch/beside/counts"
+    passed=$((passed + good)) failed=$((failed + bad))
+    rm -r "$scratch/beside"
+}
+
 # The closing lines of cargo test, pytest and our native runners, added up: "PASSED FAILED".
 count() {
     awk '
@@ -135,28 +157,34 @@ older_processor() {
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $1" cargo test --locked --lib cpu:: -- --skip long
 }
 
-python_package_works() {
-    python_packages './bindings/python[test]'
-    "$python" -m grilly
-}
-
 check "system packages" system_packages "make test" \
     libvulkan1 mesa-vulkan-drivers vulkan-validationlayers spirv-tools cmake pkg-config python3-torch qemu-user
 [ "$failed" -eq 0 ] || finish
-check "SPIR-V belongs to the GLSL beside it" sha256sum --check --quiet shaders/spirv/manifest.sha256
-check "SPIR-V is valid" spirv_is_valid
-check "the table of cases belongs to its generator" python3 tests/generate_cases.py --check
+checks() {
+    check "SPIR-V belongs to the GLSL beside it" sha256sum --check --quiet shaders/spirv/manifest.sha256
+    check "SPIR-V is valid" spirv_is_valid
+    check "the table of cases belongs to its generator" python3 tests/generate_cases.py --check
+    check "Python package" python_packages './bindings/python[test]'
+}
+
+on_vulkan() {
+    tests "C and C++, every device, validated" silent tests/run-native.sh "$target/release"
+    tests "Python, every Vulkan device, validated" silent pytest_where gpu
+}
+
 check "build of the library" cargo build --locked --release
+beside checks
 check "build of the Rust tests" cargo test --locked --no-run
+join
 tests "validation layers report mistakes" mistakes_are_reported
 tests "Rust, every device, validated" silent cargo test --locked --no-fail-fast
+beside on_vulkan # on one core most of the time: a software driver compiles on one
+check "python -m grilly" "$python" -m grilly
+tests "Python, CPU device" pytest_where "not gpu"
 if [ "$(uname -m)" = x86_64 ]; then
     tests "CPU device without AVX2" older_processor Nehalem
     tests "CPU device without AVX-512" older_processor Haswell
 fi
-tests "C and C++, every device, validated" silent tests/run-native.sh "$target/release"
 tests "installed library" tests/test-install.sh "$target/release"
-check "Python package" python_package_works
-tests "Python, CPU device" pytest_where "not gpu"
-tests "Python, every Vulkan device, validated" silent pytest_where gpu
+join
 finish
