@@ -72,7 +72,7 @@ fn shapes() -> Vec<Shape> {
     for shape in &mut shapes {
         let [n, k, p, q] = shape.output();
         let flops = 2 * n * k * p * q * shape.c / shape.groups * shape.kernel.iter().product::<u64>();
-        shape.n = (shape.n * 500_000_000 / flops).clamp(1, shape.n);
+        shape.n = (shape.n * 100_000_000 / flops).clamp(1, shape.n);
     }
     shapes
 }

@@ -1,7 +1,10 @@
-// nn::Conv2d, nn::Conv1d and their transposes against float64, on every case of the table that all languages share;
-// and that table's wrong cases.
+// nn::Conv2d, nn::Conv1d and their transposes against float64, on cases of the table that all languages share; and that
+// table's wrong cases.
 #include "reference.hpp"
 #include "test.hpp"
+
+#include <cstdlib>
+#include <string>
 
 namespace {
 
@@ -180,7 +183,10 @@ void check_usage(const grilly::Context &context) {
 int main(int argc, char **argv) {
     if (argc != 3) return usage(argv[0], "cpu|INDEX CASES.json");
     const grilly::Context context(device_argument(argv[1]));
-    std::size_t right = 0, wrong = 0;
+    // The library's own tests take the whole table.
+    const char *all = std::getenv("GRILLY_TEST_ALL");
+    const std::size_t step = all != nullptr && std::string(all) == "1" ? 1 : 3;
+    std::size_t at = 0, right = 0, wrong = 0;
     for (const Case &t : read_cases(argv[2])) {
         try {
             if (!t.status.empty()) {
@@ -188,6 +194,7 @@ int main(int argc, char **argv) {
                 check_wrong(context, t);
                 continue;
             }
+            if (at++ % step != 0) continue;
             ++right;
             if (t.transposed) {
                 check_layer<grilly::nn::ConvTranspose2d>(context, t, right);

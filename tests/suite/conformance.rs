@@ -63,7 +63,7 @@ fn every_tile_is_exact_on_small_integers() {
         sweep(
             &format!("IEEE in device memory on small integers with tile {tile}, exactly equal"),
             &tile_rigs(tile),
-            &spread(60, &BRIEF),
+            &spread(90, &BRIEF),
             prepare(Kind::Integers),
             holds(Contract::Exact, Precision::Ieee, Placement::Device),
         );
@@ -77,14 +77,14 @@ fn every_kernel_is_exact_on_small_integers_and_keeps_infinities_apart() {
         sweep(
             &format!("IEEE in device memory on small integers with {kernel}, exactly equal"),
             &rigs,
-            &spread(48, &BRIEF),
+            &spread(90, &BRIEF),
             prepare(Kind::Integers),
             holds(Contract::Exact, Precision::Ieee, Placement::Device),
         );
         sweep(
             &format!("FP32 on NonFinite with {kernel}"),
             &rigs,
-            &spread(48, &BRIEF),
+            &spread(90, &BRIEF),
             prepare(Kind::NonFinite),
             holds(Contract::Fp32, Precision::Fp32, Placement::Host),
         );
