@@ -158,14 +158,13 @@ older_processor() {
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $1" cargo test --locked --lib cpu:: -- --skip long --skip the_bits
 }
 
-check "system packages" system_packages "make test" \
-    libvulkan1 mesa-vulkan-drivers vulkan-validationlayers spirv-tools cmake pkg-config python3-torch qemu-user
-[ "$failed" -eq 0 ] || finish
-checks() {
+preparations() {
+    check "system packages" system_packages "make test" \
+        libvulkan1 mesa-vulkan-drivers vulkan-validationlayers spirv-tools cmake pkg-config python3-torch qemu-user
+    [ "$failed" -eq 0 ] || return
     check "SPIR-V belongs to the GLSL beside it" sha256sum --check --quiet shaders/spirv/manifest.sha256
     check "SPIR-V is valid" spirv_is_valid
     check "the table of cases belongs to its generator" python3 tests/generate_cases.py --check
-    check "Python package" python_packages './bindings/python[test]'
 }
 
 on_vulkan() {
@@ -173,10 +172,12 @@ on_vulkan() {
     tests "Python, every Vulkan device, validated" silent pytest_where gpu
 }
 
+beside preparations
 check "build of the library" cargo build --locked --release
-beside checks
 check "build of the Rust tests" cargo test --locked --no-run
 join
+[ "$failed" -eq 0 ] || finish
+check "Python package" python_packages './bindings/python[test]'
 tests "validation layers report mistakes" mistakes_are_reported
 tests "Rust, every device, validated" silent cargo test --locked --no-fail-fast
 beside on_vulkan # on one core most of the time: a software driver compiles on one

@@ -120,7 +120,7 @@ fn adversarial_data_stay_within_the_contract() {
         sweep(
             &format!("FP32 and IEEE on {kind:?}"),
             shared_rigs(),
-            &spread(16, telling),
+            &spread(32, telling),
             prepare(kind),
             |rig, case, (data, expected)| {
                 let mut checked = 0;

@@ -65,7 +65,7 @@ fn one_weight_gradient_larger_than_a_binding() {
 #[test]
 fn a_batch_larger_than_a_binding() {
     let mut case = Case::new("batch_of_172_mib", [45, 1, 1000, 1000], 1, [1, 3]);
-    case.padding = [[0, 0], [1, 1]];
+    (case.padding, case.stride) = ([[0, 0], [1, 1]], [2, 2]);
     holds(&case, |case| elements(&case.input()), &[Placement::Host, Placement::Device]);
 }
 
@@ -79,7 +79,7 @@ fn a_padded_batch_larger_than_a_binding() {
 #[test]
 fn a_plane_that_only_its_padding_makes_larger_than_a_binding() {
     let mut case = Case::new("plane_of_127.9_mib_reflected", [1, 1, 5780, 5800], 1, [2, 1]);
-    (case.padding, case.padding_mode) = ([[10, 10], [0, 0]], Mode::Reflect);
+    (case.padding, case.padding_mode, case.stride) = ([[10, 10], [0, 0]], Mode::Reflect, [3, 3]);
     let padded = |case: &Case| ((case.h + 20) * case.w) as usize;
     assert!(elements(&case.input()) < BINDING);
     holds(&case, padded, &[Placement::Host]);

@@ -58,17 +58,17 @@ fn requests() -> Vec<Request> {
 
 #[test]
 fn streamed_results_have_the_same_bits() {
-    same_bits("bits of streamed calls", false, &[1000], &spread(8, &["batch_", "long_"]), &requests()[..1]);
+    same_bits("bits of streamed calls", false, &[1000], &spread(16, &["batch_", "long_"]), &requests()[..1]);
 }
 
 #[test]
 fn however_a_call_is_made_and_cut() {
-    same_bits("bits of streamed calls", false, &[100, 5000], &spread(24, &["batch_"]), &requests());
+    same_bits("bits of streamed calls", false, &[100, 5000], &spread(48, &["batch_"]), &requests());
 }
 
 #[test]
 fn a_device_without_timelines_streams_through_its_one_queue() {
-    same_bits("bits of streamed calls", true, &[700], &spread(24, &["batch_"]), &requests());
+    same_bits("bits of streamed calls", true, &[700], &spread(48, &["batch_"]), &requests());
 }
 
 fn layer(context: &Context) -> Conv2d {
