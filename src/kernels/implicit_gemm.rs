@@ -27,7 +27,6 @@ struct Way {
     size: Size,
     /// The result's pixels, as the way takes them.
     phases: Phases,
-    joint_phases: bool,
     name: &'static str,
 }
 
@@ -64,7 +63,7 @@ impl Way {
             takers: Takers::All,
             transposing: false,
         };
-        Way { size, phases, joint_phases: false, name: "implicit_gemm" }
+        Way { size, phases, name: "implicit_gemm" }
     }
 
     fn by_steps(problem: &Problem) -> Option<Way> {
@@ -77,7 +76,7 @@ impl Way {
             takers: Takers::Shared,
             ..size
         };
-        (size.listed > 1).then_some(Way { size, phases, joint_phases: false, name: STEPS })
+        (size.listed > 1).then_some(Way { size, phases, name: STEPS })
     }
 
     fn joint_phases(problem: &Problem) -> Option<Way> {
@@ -96,7 +95,7 @@ impl Way {
             ..size
         };
         let applies = problem.pass == Pass::BackwardInput && count > 1 && problem.dilation == [1, 1];
-        applies.then_some(Way { size, phases: Phases { count: 1, ..phases }, joint_phases: true, name: JOINT_PHASES })
+        applies.then_some(Way { size, phases: Phases { count: 1, ..phases }, name: JOINT_PHASES })
     }
 }
 
@@ -115,7 +114,7 @@ fn channels(problem: &Problem) -> (u64, u64) {
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
 pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, packed: Operand, plan: &mut Plan) -> Result<()> {
-    let Choice { tile, way: Way { size, phases, joint_phases, .. }, seconds } = choice;
+    let Choice { tile, way: Way { size, phases, name }, seconds } = choice;
     let kernel = kernel_for(problem);
     let (_, source_channels) = channels(problem);
     let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };
@@ -131,7 +130,7 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, packed: Operand
         let value = |id: &u32| match *id {
             0 => source_channels.is_multiple_of(u64::from(tile.block)).into(),
             1 => tile.listed(size).max(1) as u32,
-            2 => (*joint_phases).into(),
+            2 => (*name == JOINT_PHASES).into(),
             id => unreachable!("{} has no constant {id}", module.name),
         };
         let dispatch = Dispatch {
