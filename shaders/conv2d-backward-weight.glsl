@@ -28,7 +28,6 @@ const uint A_LOADS = BLOCK * TILE_M / THREADS;
 const uint B_LOADS = BLOCK * TILE_N / THREADS;
 float a_next[A_LOADS];
 float b_next[B_LOADS];
-uint next_pixel;
 uint step_of() { return gl_LocalInvocationIndex % BLOCK; }
 uint column_of(uint i) { return (gl_LocalInvocationIndex + i * THREADS) / BLOCK; }
 
@@ -62,6 +61,7 @@ shared ivec2 column_reach[TILE_N];
 #endif
 
 uint group, first_m, m_count, weight_columns, n_count, first_pixel, end_pixel, input_plane, output_plane;
+uint next_pixel; // to be fetched
 
 uint channels() { return pc.C / pc.groups; }
 
@@ -123,7 +123,7 @@ bool inside(ivec2 source) {
 // Four channels of an output pixel's gradient.
 vec4 gradients(Pixel pixel, uint vector) {
     uint plane = (pixel.image * pc.groups + group) * vectors(m_count) + vector;
-    return OUTPUT_VECTOR(plane * output_plane + pixel.at.x * pc.Q + pixel.at.y);
+    return floats(OUTPUT_VECTOR(plane * output_plane + pixel.at.x * pc.Q + pixel.at.y));
 }
 
 // What a pixel's window holds for this thread's columns.
@@ -135,7 +135,7 @@ vec4 window(Pixel pixel) {
     vec4 value = vec4(0);
     if (inside(source)) {
         uint image = pixel.image * pc.groups * vectors(channels()) * input_plane;
-        value = INPUT_VECTOR(image + own_plane + uint(source.x) * pc.W + uint(source.y));
+        value = floats(INPUT_VECTOR(image + own_plane + uint(source.x) * pc.W + uint(source.y)));
     }
     return value;
 }
@@ -162,14 +162,16 @@ float window(Pixel pixel, uint plane, ivec2 reach) {
 #endif
 
 #ifdef OWN_COLUMNS
-void fetch(uint block) {
-    uint first = first_pixel + block * BLOCK;
+Pixel next; // next_pixel, decoded
+
+void fetch() {
+    uint first = next_pixel;
     Pixel pixels[BLOCK];
-    pixels[0] = decode(first);
-    [[unroll]] for (uint step = 1; step < BLOCK; ++step) {
-        pixels[step] = pixels[step - 1];
-        advance(pixels[step]);
+    [[unroll]] for (uint step = 0; step < BLOCK; ++step) {
+        pixels[step] = next;
+        advance(next);
     }
+    next_pixel += BLOCK;
 #ifdef ROWS_IN_LANES
     [[unroll]] for (uint i = 0; i < BLOCK * VECTORS; ++i) {
         uint step = a_step(i);
@@ -261,13 +263,18 @@ void main() {
         describe_column(first_n + n, column_plane[n], column_reach[n]);
     }
     barrier();
+#endif
+#ifdef OWN_COLUMNS
+    next_pixel = first_pixel;
+    next = decode(first_pixel);
+#else
     next_pixel = first_pixel + step_of();
 #endif
 
     multiply((end_pixel - first_pixel + BLOCK - 1) / BLOCK);
 
     uint slice = FIRST_SPLIT + split;
-    [[unroll]] for (uint i = 0; i < THREAD_M * THREAD_N; ++i) {
+    EACH_RESULT(uint i = 0; i < RESULTS; ++i) {
         uint row = i / THREAD_N;
         uint column = i % THREAD_N;
         uint m = first_m + result_m(row);

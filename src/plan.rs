@@ -41,6 +41,8 @@ pub struct Limits {
     pub subgroup: u32,
     /// Compute shaders can shuffle within a subgroup.
     pub subgroup_shuffle: bool,
+    /// `shaderInt64`.
+    pub int64: bool,
     /// 64-bit buffer addresses are enabled.
     pub buffer_addresses: bool,
     /// Bindings can be pushed into a command buffer.
@@ -72,6 +74,7 @@ impl Limits {
             buffer_addresses: false,
             push_descriptors: false,
             subgroup_shuffle: false,
+            int64: false,
             ..self.clone()
         }
     }
@@ -298,6 +301,7 @@ mod tests {
             shared_memory: 16 << 10,
             subgroup: 8,
             subgroup_shuffle: false,
+            int64: false,
             buffer_addresses: false,
             push_descriptors: false,
             software: true,

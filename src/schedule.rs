@@ -163,6 +163,7 @@ mod tests {
             shared_memory: 16 << 10,
             subgroup: 8,
             subgroup_shuffle: false,
+            int64: false,
             buffer_addresses: false,
             push_descriptors: false,
             software: true,

@@ -93,7 +93,7 @@ void store_elements() {
         exists[column] = pixel.exists;
         at[column] = result_at(pixel, first_m);
     }
-    [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
+    EACH_RESULT(uint i = 0; i < RESULTS; ++i) {
         uint m = result_m(i / THREAD_N);
         if (exists[i % THREAD_N] && first_m + m < m_count) {
             store_result(at[i % THREAD_N] + m * plane, group * m_count + first_m + m, totals[i]);

@@ -5,10 +5,14 @@ const uint PIXELS = THREAD_N;
 bool pixel_exists[PIXELS];
 uint pixel_plane[PIXELS]; // element (or vector) of the source's first channel of this group in the pixel's image
 ivec2 pixel_source[PIXELS];
+uvec2 next_tap; // of the block to be fetched
+uint next_channel;
 
 uint reduced_vectors() { return (reduced_channels + 3) / 4; }
 
 void begin_fetching() {
+    next_tap = uvec2(0);
+    next_channel = 0;
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
         Pixel pixel = pixel_of(first_n + result_n(j));
         pixel_exists[j] = pixel.exists;
@@ -23,15 +27,21 @@ void begin_fetching() {
 
 uint blocks() { return h_axis.taps * w_axis.taps * channel_blocks; }
 
-void fetch(uint block) {
-    uint tap = block / channel_blocks;
-    uvec2 tap_at = uvec2(tap / w_axis.taps, tap % w_axis.taps);
-    uint first_channel = block % channel_blocks * BLOCK;
-    uint first_row = weight_row(tap_at.x, tap_at.y) + first_channel;
+void advance() {
+    next_channel += BLOCK;
+    bool tap_ends = next_channel >= reduced_channels;
+    next_channel = tap_ends ? 0 : next_channel;
+    next_tap.y += tap_ends ? 1 : 0;
+    bool row_ends = next_tap.y == w_axis.taps;
+    next_tap = row_ends ? uvec2(next_tap.x + 1, 0) : next_tap;
+}
+
+void fetch() {
+    uint first_row = weight_row(next_tap.x, next_tap.y) + next_channel;
     bool hit[PIXELS];
     uint source_at[PIXELS];
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
-        ivec2 source = pixel_source[j] + ivec2(tap_at) * ivec2(h_axis.reach, w_axis.reach);
+        ivec2 source = pixel_source[j] + ivec2(next_tap) * ivec2(h_axis.reach, w_axis.reach);
         hit[j] = in_source(source) && pixel_exists[j];
         source_at[j] = pixel_plane[j] + uint(source.x) * SOURCE_WIDTH + uint(source.y);
     }
@@ -39,16 +49,16 @@ void fetch(uint block) {
     [[unroll]] for (uint i = 0; i < BLOCK * VECTORS; ++i) {
         uint vector = first_m / 4 + a_vector(i);
         a_next[i] = vec4(0);
-        if (first_channel + a_step(i) < reduced_channels && vector < m_vectors) {
-            a_next[i] = WEIGHT_VECTOR((first_row + a_step(i)) * m_vectors + vector);
+        if (next_channel + a_step(i) < reduced_channels && vector < m_vectors) {
+            a_next[i] = floats(WEIGHT_VECTOR((first_row + a_step(i)) * m_vectors + vector));
         }
     }
     vec4 channels[BLOCK]; // vector by vector: four steps of each column
     [[unroll]] for (uint i = 0; i < BLOCK; ++i) {
-        uint vector = first_channel / 4 + i / THREAD_N;
+        uint vector = next_channel / 4 + i / THREAD_N;
         channels[i] = vec4(0);
         if (hit[i % THREAD_N] && vector < reduced_vectors()) {
-            channels[i] = SOURCE_VECTOR(source_at[i % THREAD_N] + vector * source_plane);
+            channels[i] = floats(SOURCE_VECTOR(source_at[i % THREAD_N] + vector * source_plane));
         }
     }
     [[unroll]] for (uint step = 0; step < BLOCK; ++step) {
@@ -59,16 +69,17 @@ void fetch(uint block) {
 #else
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         a_next[i] = 0;
-        if (first_channel + a_row(i) < reduced_channels && first_m + a_m(i) < m_count) {
+        if (next_channel + a_row(i) < reduced_channels && first_m + a_m(i) < m_count) {
             a_next[i] = WEIGHT((first_row + a_row(i)) * m_vectors * 4 + first_m + a_m(i));
         }
     }
     [[unroll]] for (uint i = 0; i < BLOCK * THREAD_N; ++i) {
-        uint channel = first_channel + i / THREAD_N;
+        uint channel = next_channel + i / THREAD_N;
         b_next[i] = 0;
         if (hit[i % THREAD_N] && channel < reduced_channels) {
             b_next[i] = SOURCE(source_at[i % THREAD_N] + channel * source_plane);
         }
     }
 #endif
+    advance();
 }

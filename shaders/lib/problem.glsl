@@ -15,12 +15,29 @@
 #ifdef BUFFER_ADDRESSES
 #extension GL_EXT_buffer_reference : require
 #extension GL_EXT_buffer_reference_uvec2 : require
+#endif
+#if SUBGROUP > 0
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+#endif
 
+// Four elements in memory; `floats` makes them a vec4. A software driver, which SUBGROUP tells of, loads the lanes'
+// elements one by one, so there it loads two floats as one.
+#if SUBGROUP > 0
+#define Vector u64vec2
+vec4 floats(Vector pairs) {
+    return vec4(uintBitsToFloat(unpackUint2x32(pairs.x)), uintBitsToFloat(unpackUint2x32(pairs.y)));
+}
+#else
+#define Vector vec4
+#define floats(vector) vector
+#endif
+
+#ifdef BUFFER_ADDRESSES
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats {
     float values[];
 };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer Vectors {
-    vec4 values[];
+    Vector values[];
 };
 #endif
 
@@ -66,13 +83,13 @@ const uint FLAG_SKIP_WEIGHT = 2u; // weight gradients: only the bias's is wanted
 layout(binding = 0, std430) INPUT_ACCESS restrict buffer Input { float values[]; } input_tensor;
 #endif
 #ifdef INPUT_VECTORS
-layout(binding = 0, std430) INPUT_VECTORS restrict buffer InputVectors { vec4 values[]; } input_vectors;
+layout(binding = 0, std430) INPUT_VECTORS restrict buffer InputVectors { Vector values[]; } input_vectors;
 #endif
 #ifdef WEIGHT_ACCESS
 layout(binding = 1, std430) WEIGHT_ACCESS restrict buffer Weight { float values[]; } weight_tensor;
 #endif
 #ifdef WEIGHT_VECTORS
-layout(binding = 1, std430) WEIGHT_VECTORS restrict buffer WeightVectors { vec4 values[]; } weight_vectors;
+layout(binding = 1, std430) WEIGHT_VECTORS restrict buffer WeightVectors { Vector values[]; } weight_vectors;
 #endif
 #ifdef BIAS_ACCESS
 layout(binding = 2, std430) BIAS_ACCESS restrict buffer Bias { float values[]; } bias_tensor;
@@ -81,7 +98,7 @@ layout(binding = 2, std430) BIAS_ACCESS restrict buffer Bias { float values[]; }
 layout(binding = 3, std430) OUTPUT_ACCESS restrict buffer Output { float values[]; } output_tensor;
 #endif
 #ifdef OUTPUT_VECTORS
-layout(binding = 3, std430) OUTPUT_VECTORS restrict buffer OutputVectors { vec4 values[]; } output_vectors;
+layout(binding = 3, std430) OUTPUT_VECTORS restrict buffer OutputVectors { Vector values[]; } output_vectors;
 #endif
 #endif
 

@@ -6,8 +6,10 @@ void store_result(uint at, uint channel, float value) {
     RESULT(at) = (pc.flags & FLAG_ACCUMULATE) != 0 ? RESULT(at) + result : result;
 }
 
+#if SUBGROUP == 0 // where there is one, a Vector is no vec4, and no kernel stores vectors
 // As store_result, for the elements 4·at to 4·at + 3 of one channel.
 void store_result_vector(uint at, uint channel, vec4 values) {
     vec4 result = pc.has_bias != 0 ? values + BIAS(channel) : values;
     RESULT_VECTOR(at) = (pc.flags & FLAG_ACCUMULATE) != 0 ? RESULT_VECTOR(at) + result : result;
 }
+#endif

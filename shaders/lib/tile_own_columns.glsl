@@ -4,11 +4,11 @@
 // Where moreover SUBGROUP is not 0, it is the device's subgroup size, and A is not in shared memory either: each
 // lane holds vectors of four rows (THREAD_M is a multiple of 4 · SUBGROUP, THREAD_N = 4) that the others read by
 // shuffling. That is for software drivers, to which a barrier is a switch of threads, and a load from memory a loop
-// over the lanes, whose rounds cost the same for a vector of four as for one element; so what B is made of comes packed
-// by channels of four (pack-channels.glsl). A shuffle is one instruction there; a broadcast first searches for an
+// over the lanes and a vector's elements; so what B is made of comes packed by channels of four (pack-channels.glsl),
+// and two floats are loaded as one (problem.glsl). A shuffle is one instruction there; a broadcast first searches for an
 // active lane.
 //
-// A kernel includes this file, defines `void fetch(uint block)`, which fills a_next and b_next for the
+// A kernel includes this file, defines `void fetch()`, which fills a_next and b_next with the next block, for the
 // positions that a_row/a_m or a_step/a_vector and result_n name, and calls `multiply(blocks)`.
 //
 // No unrolled loop here holds another one: some drivers run the inner one from memory.
@@ -17,7 +17,7 @@
 #define ROWS_IN_LANES
 #endif
 
-void fetch(uint block);
+void fetch();
 
 uint result_m(uint row) { return row; }
 
@@ -48,7 +48,7 @@ void multiply(uint blocks) {
         }
         uint chain_end = min(chain + PROMOTE, blocks);
         for (uint block = chain; block < chain_end; ++block) {
-            fetch(block);
+            fetch();
             [[unroll]] for (uint i = 0; i < BLOCK * VECTORS * 4; ++i) {
                 vec4 b = b_next[a_step(i / 4)];
                 float a = a_next[i / 4][i % 4];
@@ -94,7 +94,7 @@ void multiply(uint blocks) {
         }
         uint chain_end = min(chain + PROMOTE, blocks);
         for (uint block = chain; block < chain_end; ++block) {
-            fetch(block);
+            fetch();
             barrier(); // until everyone is done with the block before
             [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
                 uint m = a_m(i);

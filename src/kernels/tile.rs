@@ -20,7 +20,7 @@ pub struct Tile {
     pub lanes_n: u32,
     /// Reduction steps held at once.
     pub block: u32,
-    /// The subgroup size that it needs; 0: any.
+    /// The subgroup size that it needs, with shuffles and 64-bit integers; 0: any.
     pub subgroup: u32,
     efficiency: Efficiency,
 }
@@ -44,7 +44,6 @@ const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
     Efficiency { gpu: 0.45, gpu_transposing: 0.12, software: 0.05 },
     Efficiency { gpu: 0.15, gpu_transposing: 0.10, software: 0.10 },
     Efficiency { gpu: 0.10, gpu_transposing: 0.10, software: 0.20 },
-    Efficiency { gpu: 0.10, gpu_transposing: 0.10, software: 0.15 },
 ];
 
 /// Threads on a unit with which it reaches half of its speed, and beyond how many there is no more to gain.
@@ -52,6 +51,8 @@ const HALF_SPEED_THREADS: f64 = 64.0;
 const FULL_SPEED_THREADS: f64 = 512.0;
 /// Blocks in whose time a workgroup begins and ends.
 const OVERHEAD_BLOCKS: u64 = 4;
+/// Products that are chained before they are added to a second total.
+const CHAIN: u64 = 64;
 /// How much longer a block takes whose steps are looked up in a list.
 const LISTED_COST: f64 = 1.25;
 /// Bytes of shared memory for a listed step.
@@ -76,7 +77,8 @@ impl Tile {
     }
 
     fn fits(&self, kernel: &Kernel, size: &Size, limits: &Limits) -> bool {
-        let has_subgroup = self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_shuffle;
+        let has_subgroup =
+            self.subgroup == 0 || self.subgroup == limits.subgroup && limits.subgroup_shuffle && limits.int64;
         let module = kernel.tiled(self.index, false);
         // A software driver takes seconds to compile a pipeline, so slower tiles serve it only where they must.
         let must = !limits.software || limits.tile == Some(self.index) || size.takers != Takers::All;
@@ -102,21 +104,30 @@ impl Tile {
         self.lanes_n == self.threads
     }
 
-    /// Rounds of loops for a block: the block's own, at most one of the loop around it, and its steps where those are
+    /// So many blocks take so many rounds of loops: one each and one a chain, or one each and one a step where steps are
     /// not unrolled.
-    fn rounds(&self) -> u64 {
-        if self.own_columns() { 2 } else { u64::from(self.block + 1) }
+    fn pace(&self) -> (u64, u64) {
+        let chain = CHAIN / u64::from(self.block);
+        if self.own_columns() { (chain, chain + 1) } else { (1, u64::from(self.block + 1)) }
+    }
+
+    /// Rounds of loops in which a thread stores its results.
+    fn storing(&self) -> u64 {
+        if self.subgroup > 0 { u64::from(self.thread_m * self.thread_n) } else { 0 }
     }
 
     /// Rounds of loops that a thread runs for a result.
     fn iterations(&self, size: &Size) -> u64 {
         let listing = self.listed(size).div_ceil(self.threads.into());
-        size.rounds + listing + size.runs * size.run.div_ceil(u64::from(self.block)) * self.rounds()
+        let (blocks, rounds) = self.pace();
+        let summing = (size.runs * size.run.div_ceil(u64::from(self.block)) * rounds).div_ceil(blocks);
+        size.rounds + listing + summing + self.storing()
     }
 
     /// Terms that one thread can sum within the device's rounds of loops.
     pub fn most_terms(&self, limits: &Limits) -> u64 {
-        (limits.loop_iterations / self.rounds()).saturating_mul(u64::from(self.block))
+        let (blocks, rounds) = self.pace();
+        ((limits.loop_iterations - self.storing()) / rounds * blocks).saturating_mul(u64::from(self.block))
     }
 
     /// Time of an (m × n × reduction) product repeated `times`, in units of the device's peak.
@@ -222,7 +233,9 @@ mod tests {
             assert!(tile.thread_m.is_multiple_of(4), "{tile:?}");
             assert!(tile.thread_n.is_multiple_of(4) || tile.lanes_n == tile.threads, "{tile:?}");
             assert!(tile.subgroup == 0 || tile.thread_n == 4, "{tile:?}");
-            assert!(tile.threads >= 64 && tile.threads.is_multiple_of(tile.lanes_n), "{tile:?}");
+            let fewest = if tile.subgroup > 0 { tile.subgroup } else { 64 };
+            assert!(tile.threads >= fewest && tile.threads.is_multiple_of(fewest), "{tile:?}");
+            assert!(tile.threads.is_multiple_of(tile.lanes_n), "{tile:?}");
             let patches = tile.lanes_n.is_multiple_of(8) && (tile.threads / tile.lanes_n).is_multiple_of(4);
             assert!(patches || tile.lanes_n == tile.threads, "{tile:?}");
             assert!((u64::from(tile.block) * tile.n()).is_multiple_of(u64::from(tile.threads)), "{tile:?}");

@@ -78,7 +78,7 @@ impl Device {
         let Options { budget, minimum_limits, piece_bytes, tile, kernel } = options;
         let instance = physical.instance;
         let logical = Logical::open(physical, !minimum_limits)?;
-        let Enabled { push_descriptors, buffer_addresses, timelines, import_host, layout } = logical.enabled;
+        let Enabled { push_descriptors, buffer_addresses, timelines, import_host, layout, .. } = logical.enabled;
         let full = Limits { tile, kernel, ..limits(physical, &logical.enabled)? };
         let queues = Queues::new(&logical.raw, layout, timelines)?;
         // From here on `Drop` destroys what is made, whatever fails.
@@ -392,6 +392,7 @@ fn limits(physical: &PhysicalDevice, enabled: &Enabled) -> Result<Limits> {
         subgroup: subgroups.subgroup_size,
         subgroup_shuffle: subgroups.supported_stages.contains(vk::ShaderStageFlags::COMPUTE)
             && subgroups.supported_operations.contains(vk::SubgroupFeatureFlags::SHUFFLE),
+        int64: enabled.int64,
         buffer_addresses: enabled.buffer_addresses,
         push_descriptors: enabled.push_descriptors,
         software,

@@ -34,6 +34,7 @@ pub struct Opened {
 pub struct Enabled {
     pub push_descriptors: bool,
     pub buffer_addresses: bool,
+    pub int64: bool,
     pub timelines: bool,
     pub import_host: bool,
     pub layout: Layout,
@@ -103,7 +104,11 @@ impl Opened {
             .collect();
         let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true);
         let mut timeline = vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
-        let mut create = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
+        let features = vk::PhysicalDeviceFeatures::default().shader_int64(enabled.int64);
+        let mut create = vk::DeviceCreateInfo::default()
+            .queue_create_infos(&queues)
+            .enabled_extension_names(&names)
+            .enabled_features(&features);
         if enabled.buffer_addresses {
             create = create.push_next(&mut addresses);
         }
@@ -149,6 +154,7 @@ impl Enabled {
             return Enabled {
                 push_descriptors: false,
                 buffer_addresses: false,
+                int64: false,
                 timelines: false,
                 import_host: false,
                 layout: Layout::single(compute),
@@ -169,6 +175,8 @@ impl Enabled {
         Enabled {
             push_descriptors: extensions.push_descriptor,
             buffer_addresses: addresses.buffer_device_address == vk::TRUE,
+            // SAFETY: the physical device comes from this instance, which is alive.
+            int64: unsafe { instance.get_physical_device_features(physical.raw) }.shader_int64 == vk::TRUE,
             timelines,
             import_host: extensions.external_memory_host,
             layout: if timelines { Layout::choose(&families, compute) } else { Layout::single(compute) },
@@ -200,8 +208,9 @@ mod tests {
             assert!(waits(one));
             let least = open(false);
             assert_ne!(least.raw.handle(), one);
-            let Enabled { push_descriptors, buffer_addresses, timelines, import_host, .. } = least.enabled;
-            assert!(!(push_descriptors || buffer_addresses || timelines || import_host));
+            let Enabled { push_descriptors, buffer_addresses, int64, timelines, import_host, layout: _ } =
+                least.enabled;
+            assert!(!(push_descriptors || buffer_addresses || int64 || timelines || import_host));
             let third = open(true);
             assert!(third.raw.handle() == one && !waits(one));
 
