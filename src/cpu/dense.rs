@@ -109,7 +109,7 @@ pub(super) fn correlate(
     let mut call = machine.threads.lease();
     let call = &mut *call;
     gather.terms(0, terms, &mut call.terms);
-    let weights = Weights { gather, weight, terms: &call.terms, width: cut.panel.width };
+    let weights = Weights { gather, weight, terms: &call.terms, panel: cut.panel };
     // A panel alone may be more than is packed at once; then each item packs what it reads.
     let shared = terms * cut.panel.width <= MAX_PACKED;
     let dst = Shared::new(dst);
@@ -306,21 +306,22 @@ struct Weights<'a> {
     gather: &'a Gather,
     weight: &'a [f32],
     terms: &'a [Term],
-    width: usize,
+    panel: Panel,
 }
 
 impl Weights<'_> {
     /// Packs some terms of a panel of result channels, side by side; channels beyond the last are zero.
     fn pack(&self, group: usize, panel: usize, terms: std::ops::Range<usize>, to: &mut [f32]) {
-        let (gather, first) = (self.gather, panel * self.width);
+        let (gather, width) = (self.gather, self.panel.width);
+        let first = panel * width;
         let weight = &self.weight[group * gather.weight_group + first * gather.weight_output..];
-        let channels = self.width.min(gather.outputs - first);
-        match (self.width, channels) {
+        let channels = width.min(gather.outputs - first);
+        match (width, channels) {
             (8, 8) => self.whole::<8>(weight, &self.terms[terms], to),
             (16, 16) => self.whole::<16>(weight, &self.terms[terms], to),
             (32, 32) => self.whole::<32>(weight, &self.terms[terms], to),
             _ => {
-                for (to, term) in to.chunks_exact_mut(self.width).zip(&self.terms[terms]) {
+                for (to, term) in to.chunks_exact_mut(width).zip(&self.terms[terms]) {
                     to.fill(0.0);
                     let column = weight[term.weight..].iter().step_by(gather.weight_output);
                     to[..channels].iter_mut().zip(column).for_each(|(to, weight)| *to = *weight);
@@ -329,12 +330,24 @@ impl Weights<'_> {
         }
     }
 
-    /// A full panel, unrolled.
+    /// A full panel, in squares where the terms of a channel follow each other.
     fn whole<const WIDTH: usize>(&self, weight: &[f32], terms: &[Term], to: &mut [f32]) {
         let distance = self.gather.weight_output;
-        for (to, term) in to.as_chunks_mut::<WIDTH>().0.iter_mut().zip(terms) {
-            let column = &weight[term.weight..][..(WIDTH - 1) * distance + 1];
-            *to = std::array::from_fn(|channel| column[channel * distance]);
+        let consecutive = |terms: &[Term]| terms.windows(2).all(|pair| pair[1].weight == pair[0].weight + 1);
+        for (terms, to) in terms.chunks(TURNED).zip(to.as_chunks_mut::<WIDTH>().0.chunks_mut(TURNED)) {
+            if terms.len().min(to.len()) == TURNED && consecutive(terms) {
+                let to = to.as_flattened_mut();
+                for channel in (0..WIDTH).step_by(TURNED) {
+                    let rows = &weight[terms[0].weight + channel * distance..];
+                    // SAFETY: `to` has a row of WIDTH, a multiple of the square's side, for each of its terms.
+                    unsafe { transpose(self.panel.isa, rows, distance, to[channel..].as_mut_ptr(), WIDTH) };
+                }
+                continue;
+            }
+            for (to, term) in to.iter_mut().zip(terms) {
+                let column = &weight[term.weight..][..(WIDTH - 1) * distance + 1];
+                *to = std::array::from_fn(|channel| column[channel * distance]);
+            }
         }
     }
 }

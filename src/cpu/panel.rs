@@ -123,17 +123,16 @@ unsafe fn tiles<V: Vector, const PIXELS: usize, const N: usize, const WIDTH: usi
                         }
                     }
                 }
-                for &term in terms {
-                    let mut row = [V::splat(0.0); N];
-                    for (v, row) in row.iter_mut().enumerate() {
-                        *row = V::load(weights.add(v * V::LANES));
+                // By fours, unrolled: what the loop itself takes is a sixth of a term.
+                let (fours, rest) = terms.as_chunks::<4>();
+                for four in fours {
+                    for (i, &term) in four.iter().enumerate() {
+                        add_term(&mut tile, &windows, term, weights.add(i * WIDTH));
                     }
-                    for (sums, window) in tile.iter_mut().zip(&windows) {
-                        let value = V::splat(*window.add(term));
-                        for (sum, &row) in sums.iter_mut().zip(&row) {
-                            *sum = value.multiply_add(row, *sum);
-                        }
-                    }
+                    weights = weights.add(4 * WIDTH);
+                }
+                for &term in rest {
+                    add_term(&mut tile, &windows, term, weights);
                     weights = weights.add(WIDTH);
                 }
                 // By reference: sums that an iterator moves go through memory.
@@ -144,6 +143,32 @@ unsafe fn tiles<V: Vector, const PIXELS: usize, const N: usize, const WIDTH: usi
                     }
                 }
                 begin = None;
+            }
+        }
+    }
+}
+
+/// Adds the products of each pixel at one term with `N` vectors of weights.
+///
+/// # Safety
+/// The processor has `V`; `term` can be read in every window, and the vectors at `weights`.
+#[inline(always)]
+unsafe fn add_term<V: Vector, const PIXELS: usize, const N: usize>(
+    tile: &mut [[V; N]; PIXELS],
+    windows: &[*const f32; PIXELS],
+    term: usize,
+    weights: *const f32,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut row = [V::splat(0.0); N];
+        for (v, row) in row.iter_mut().enumerate() {
+            *row = V::load(weights.add(v * V::LANES));
+        }
+        for (sums, window) in tile.iter_mut().zip(windows) {
+            let value = V::splat(*window.add(term));
+            for (sum, &row) in sums.iter_mut().zip(&row) {
+                *sum = value.multiply_add(row, *sum);
             }
         }
     }
