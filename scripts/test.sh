@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test, on every device, from a fresh clone. A stage that fails does not stop the next, and a stage of tests that
-# ran none has failed. The last lines say what ran where.
+# Every test, on every device, from a fresh clone. A stage that fails does not stop the next, but for packages and builds,
+# and a stage of tests that ran none has failed. The last lines say what ran where.
 # shellcheck disable=SC2317,SC2329 # stages call functions by name
 # shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -162,6 +162,7 @@ older_processor() {
 installation() {
     check "system packages" system_packages "make test" \
         libvulkan1 mesa-vulkan-drivers vulkan-validationlayers spirv-tools cmake pkg-config python3-torch qemu-user
+    check "Python package" python_packages './bindings/python[test]'
 }
 
 checks() {
@@ -180,12 +181,10 @@ check "build of the library" cargo build --locked --release
 check "build of the Rust tests" cargo test --locked --no-run
 join
 [ "$failed" -eq 0 ] || finish # everything else needs these
-beside checks
-check "Python package" python_packages './bindings/python[test]'
-join
 tests "validation layers report mistakes" mistakes_are_reported
 tests "Rust, every device, validated" silent cargo test --locked --no-fail-fast
 beside on_vulkan # on one core most of the time: a software driver compiles on one
+checks
 check "python -m grilly" "$python" -m grilly
 tests "Python, CPU device" pytest_where "not gpu"
 if [ "$(uname -m)" = x86_64 ]; then

@@ -37,7 +37,7 @@ class LibraryBuildHook(BuildHookInterface):
             raise FileNotFoundError(
                 f"{repository} is not a checkout of libgrilly: build the wheel there, or set LIBGRILLY_LIBRARY"
             )
-        subprocess.run(["cargo", "build", "--release", "--lib"], cwd=repository, check=True)
+        subprocess.run(["cargo", "build", "--locked", "--release", "--lib"], cwd=repository, check=True)
         metadata = subprocess.run(
             ["cargo", "metadata", "--format-version=1", "--no-deps"],
             cwd=repository, check=True, stdout=subprocess.PIPE,

@@ -64,15 +64,22 @@ fn one_weight_gradient_larger_than_a_binding() {
 
 #[test]
 fn a_batch_larger_than_a_binding() {
-    let mut case = Case::new("batch_of_172_mib", [45, 1, 1000, 1000], 1, [1, 3]);
-    (case.padding, case.stride) = ([[0, 0], [1, 1]], [2, 2]);
+    let mut case = Case::new("batch_of_137_mib", [36, 1, 1000, 1000], 1, [1, 3]);
+    (case.padding, case.stride) = ([[0, 0], [1, 1]], [3, 3]);
     holds(&case, |case| elements(&case.input()), &[Placement::Host, Placement::Device]);
 }
 
 #[test]
+fn a_batch_of_results_larger_than_a_binding() {
+    let case = Case::new("results_of_137_mib", [9, 1, 1000, 1000], 4, [1, 1]);
+    let [p, q] = [case.h, case.w];
+    holds(&case, |case| (case.n * case.k * p * q) as usize, &[Placement::Device]);
+}
+
+#[test]
 fn a_padded_batch_larger_than_a_binding() {
-    let mut case = Case::new("replicated_batch_of_172_mib", [45, 1, 1000, 1000], 1, [1, 3]);
-    (case.padding, case.padding_mode) = ([[0, 0], [1, 1]], Mode::Replicate);
+    let mut case = Case::new("replicated_batch_of_137_mib", [36, 1, 1000, 1000], 1, [1, 3]);
+    (case.padding, case.padding_mode, case.stride) = ([[0, 0], [1, 1]], Mode::Replicate, [3, 3]);
     holds(&case, |case| elements(&case.input()), &[Placement::Device]);
 }
 

@@ -151,6 +151,11 @@ class Reference:
 
     def _grouped(self, subscripts: str, into: np.ndarray, *operands: np.ndarray) -> None:
         """Adds an einsum over arrays whose channel axis (of weights: the first) is split into groups."""
+        if self.groups == 1:
+            # Without groups it is a product of matrices, which NumPy computes faster.
+            into += np.einsum(subscripts.replace("g", ""), *operands, optimize=True)
+            return
+
         def split(array: np.ndarray, letters: str) -> np.ndarray:
             axis = letters.index("g")
             channels = array.shape[axis] // self.groups

@@ -1,6 +1,7 @@
 //! The devices under test, and the loop over cases × devices.
 
 use super::cases::Case;
+use grilly::kernels::table::TILE_SIZES;
 use grilly::{Context, ContextDesc, DeviceChoice, DeviceKind, Status};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, Once, OnceLock};
 
 const FAILURES_SHOWN: usize = 10;
+/// Threads, results of a thread along m and n, threads along n, steps and subgroup of the tile 32x32x16.
+const SMALL_TILE: [u32; 6] = [64, 4, 4, 8, 16, 0];
 
 /// A device under test.
 pub struct Rig {
@@ -61,10 +64,17 @@ pub fn tile_rigs(tile: usize) -> Vec<Rig> {
     vulkan_only(devices_with(&desc, &format!(", tile {tile}")))
 }
 
-/// The Vulkan devices once more, with this kernel wherever there is a choice.
+/// The Vulkan devices once more, with this kernel wherever there is a choice; on a software driver, which compiles for
+/// seconds, all in one small tile.
 pub fn kernel_rigs(kernel: &'static str) -> Vec<Rig> {
+    let small = TILE_SIZES.iter().position(|sizes| *sizes == SMALL_TILE).expect("the small tile is there");
     let desc = ContextDesc { kernel: Some(kernel), ..ContextDesc::default() };
-    vulkan_only(devices_with(&desc, &format!(", {kernel}")))
+    let mut rigs = vulkan_only(devices_with(&desc, &format!(", {kernel}")));
+    for rig in rigs.iter_mut().filter(|rig| rig.context.device().kind == DeviceKind::Software) {
+        let desc = ContextDesc { tile: Some(small), ..rig.desc.clone() };
+        *rig = Rig::open(format!("{} in tile {small}", rig.name), &desc).expect("it was opened before");
+    }
+    rigs
 }
 
 fn vulkan_only(mut rigs: Vec<Rig>) -> Vec<Rig> {

@@ -230,7 +230,7 @@ def spoilt_call(seed: int) -> tuple[str, list[np.ndarray], dict[str, Any]]:
 def test_spoilt_calls_end_as_pytorchs_do() -> None:
     """Both refuse with the same error, or both give a result of the same shape."""
     refused = set()
-    for seed in range(2000):
+    for seed in range(1000):
         name, arrays, options = spoilt_call(seed)
         theirs = outcome(lambda: getattr(torch.nn.functional, name)(*map(torch.from_numpy, arrays), **options))
         ours = outcome(lambda: getattr(functional, name)(*arrays, **options))
