@@ -72,8 +72,7 @@ fn a_batch_larger_than_a_binding() {
 #[test]
 fn a_batch_of_results_larger_than_a_binding() {
     let case = Case::new("results_of_137_mib", [9, 1, 1000, 1000], 4, [1, 1]);
-    let [p, q] = [case.h, case.w];
-    holds(&case, |case| (case.n * case.k * p * q) as usize, &[Placement::Device]);
+    holds(&case, |case| elements(&[case.n, case.k, case.h, case.w]), &[Placement::Device]);
 }
 
 #[test]
