@@ -33,7 +33,7 @@ const ITEMS: usize = 64;
 /// Items wanted at least for each thread.
 const ITEMS_A_THREAD: usize = 4;
 /// Fewest floating-point operations worth an item of its own.
-const MIN_ITEM: f64 = 1e6;
+const MIN_ITEM: f64 = 2e6;
 
 /// What a result holds before its products are added.
 #[derive(Clone, Copy)]
@@ -245,19 +245,27 @@ impl Job<'_> {
             let line = gather.dst_plane(image, group, first)
                 + (gather.origin[0] + gather.spacing[0] * row) * gather.dst[1]
                 + gather.origin[1];
-            for pixel in (0..len).step_by(TURNED) {
-                let count = TURNED.min(len - pixel);
-                for channel in (0..channels).step_by(TURNED) {
-                    let sums = &sums[(at + pixel) * width + channel..];
-                    let to = line + channel * plane + gather.spacing[1] * (column + pixel);
-                    if count.min(channels - channel) == TURNED && gather.spacing[1] == 1 && !keep {
-                        // SAFETY: an item alone owns its pixels of its channels of its group.
-                        unsafe { transpose(isa, sums, width, self.dst.rows(to, TURNED, plane, TURNED), plane) };
-                        continue;
+            // Plane by plane: a cache line holds two squares, and many planes are a page apart, which is one set.
+            for channel in (0..channels).step_by(TURNED) {
+                let line = line + channel * plane + gather.spacing[1] * column;
+                let sums = &sums[at * width + channel..];
+                let plain = channels - channel >= TURNED && gather.spacing[1] == 1 && !keep;
+                let squares = if plain { len / TURNED } else { 0 };
+                if squares > 0 {
+                    // SAFETY: an item alone owns its pixels of its channels of its group.
+                    unsafe {
+                        let to = self.dst.rows(line, TURNED, plane, squares * TURNED);
+                        transpose(isa, sums, width, squares, to, plane);
                     }
+                }
+                for pixel in (squares * TURNED..len).step_by(TURNED) {
+                    let count = TURNED.min(len - pixel);
                     let mut turned = [[0.0; TURNED]; TURNED];
                     // SAFETY: it is a square.
-                    unsafe { transpose(isa, sums, width, turned.as_flattened_mut().as_mut_ptr(), TURNED) };
+                    unsafe {
+                        transpose(isa, &sums[pixel * width..], width, 1, turned.as_flattened_mut().as_mut_ptr(), TURNED)
+                    };
+                    let to = line + gather.spacing[1] * pixel;
                     for (i, turned) in turned.iter().take(channels - channel).enumerate() {
                         // SAFETY: as above.
                         unsafe { store(self.dst, to + i * plane, gather.spacing[1], &turned[..count], 0.0, keep) };
@@ -340,7 +348,7 @@ impl Weights<'_> {
                 for channel in (0..WIDTH).step_by(TURNED) {
                     let rows = &weight[terms[0].weight + channel * distance..];
                     // SAFETY: `to` has a row of WIDTH, a multiple of the square's side, for each of its terms.
-                    unsafe { transpose(self.panel.isa, rows, distance, to[channel..].as_mut_ptr(), WIDTH) };
+                    unsafe { transpose(self.panel.isa, rows, distance, 1, to[channel..].as_mut_ptr(), WIDTH) };
                 }
                 continue;
             }

@@ -178,19 +178,29 @@ impl Gather {
         ((image * self.groups + group) * self.outputs + output) * self.dst[0] * self.dst[1]
     }
 
-    /// Lists terms `first..last` of the reduction, which runs over channels, then kernel rows, then kernel columns.
+    /// Channel, kernel row and kernel column of terms `first..last` of the reduction, which runs over them in that order.
+    pub(super) fn places(&self, first: usize, last: usize) -> impl Iterator<Item = [usize; 3]> + use<> {
+        let [rows, columns] = self.taps.map(|taps| taps.count);
+        let begin = [first / columns / rows, first / columns % rows, first % columns];
+        let next = move |&[channel, row, column]: &[usize; 3]| match (column + 1 < columns, row + 1 < rows) {
+            (true, _) => Some([channel, row, column + 1]),
+            (_, true) => Some([channel, row + 1, 0]),
+            _ => Some([channel + 1, 0, 0]),
+        };
+        std::iter::successors(Some(begin), next).take(last - first)
+    }
+
+    /// Lists terms `first..last` of the reduction.
     pub(super) fn terms(&self, first: usize, last: usize, list: &mut Vec<Term>) {
         list.clear();
-        let [rows, columns] = self.taps;
-        for term in first..last {
-            let (row, column) = (rows.get(term / columns.count % rows.count), columns.get(term % columns.count));
-            let channel = term / (columns.count * rows.count);
-            list.push(Term {
+        list.extend(self.places(first, last).map(|[channel, row, column]| {
+            let (row, column) = (self.taps[0].get(row), self.taps[1].get(column));
+            Term {
                 plane: channel * self.src[0] * self.src[1],
                 shift: [row.shift, column.shift],
                 weight: channel * self.weight_channel + row.kernel * self.weight_row + column.kernel,
-            });
-        }
+            }
+        }));
     }
 
     /// Cuts pixels `first..last` of the batch into runs that cross neither a grid row nor a multiple of `width`.

@@ -177,47 +177,49 @@ unsafe fn add_term<V: Vector, const PIXELS: usize, const N: usize>(
 /// Rows and columns that [`transpose`] turns.
 pub(super) const TURNED: usize = 8;
 
-/// Turns the rows of a square, `width` apart, into its columns, in rows `to_row` apart.
+/// Turns the rows of so many squares below each other, `width` apart, into columns, in rows `to_row` apart: the squares
+/// come to lie side by side.
 ///
 /// # Safety
 /// There is room for those rows, and nobody else uses it.
 #[inline(always)]
-pub(super) unsafe fn transpose(isa: Isa, from: &[f32], width: usize, to: *mut f32, to_row: usize) {
-    let from = &from[..(TURNED - 1) * width + TURNED];
+pub(super) unsafe fn transpose(isa: Isa, from: &[f32], width: usize, squares: usize, to: *mut f32, to_row: usize) {
+    let from = &from[..(squares * TURNED).saturating_sub(1) * width + TURNED];
     match isa {
         Isa::Portable => {
-            for i in 0..TURNED {
-                let row: [f32; TURNED] = std::array::from_fn(|j| from[j * width + i]);
+            for (square, i) in (0..squares).flat_map(|square| (0..TURNED).map(move |i| (square * TURNED, i))) {
+                let row: [f32; TURNED] = std::array::from_fn(|j| from[(square + j) * width + i]);
                 // SAFETY: the caller's promise; plain data, wherever it lies.
-                unsafe { to.add(i * to_row).cast::<[f32; TURNED]>().write_unaligned(row) };
+                unsafe { to.add(i * to_row + square).cast::<[f32; TURNED]>().write_unaligned(row) };
             }
         }
         // SAFETY: both have AVX; the rows are there, as the slice above saw to, and the caller promised the others.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { turn(from.as_ptr(), width, to, to_row) },
+        Isa::Avx2 | Isa::Avx512 => unsafe { turn(from.as_ptr(), width, squares, to, to_row) },
     }
 }
 
-/// Turns eight rows of eight elements, `from_row` apart, into eight columns, in rows `to_row` apart.
+/// As [`transpose`].
 ///
 /// # Safety
 /// The processor has AVX, and the rows are there.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
-unsafe fn turn(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+unsafe fn turn(from: *const f32, from_row: usize, squares: usize, to: *mut f32, to_row: usize) {
     use std::arch::x86_64::*;
-    // SAFETY: the caller's promises.
-    unsafe {
-        // Rows i and i+4 in the halves of one register, pairs of elements, then pairs of pairs.
-        let half = |i: usize, j: usize| {
-            let low = _mm256_castps128_ps256(_mm_loadu_ps(from.add(i * from_row + j)));
-            _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add((i + 4) * from_row + j)))
-        };
-        for j in [0, 4] {
-            let (a, b, c, d) = (half(0, j), half(1, j), half(2, j), half(3, j));
+    for (square, j) in (0..squares).flat_map(|square| [(square, 0), (square, 4)]) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            let from = from.add(square * TURNED * from_row + j);
+            // Rows i and i+4 in the halves of one register, pairs of elements, then pairs of pairs.
+            let half = |i: usize| {
+                let low = _mm256_castps128_ps256(_mm_loadu_ps(from.add(i * from_row)));
+                _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add((i + 4) * from_row)))
+            };
+            let (a, b, c, d) = (half(0), half(1), half(2), half(3));
             let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
             let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
-            let to = to.add(j * to_row);
+            let to = to.add(j * to_row + square * TURNED);
             _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(ab, cd));
             _mm256_storeu_ps(to.add(to_row), _mm256_shuffle_ps::<0xEE>(ab, cd));
             _mm256_storeu_ps(to.add(2 * to_row), _mm256_shuffle_ps::<0x44>(ab_high, cd_high));
@@ -262,7 +264,7 @@ mod tests {
             let from: Vec<f32> = (0..8 * 20).map(|i| i as f32).collect();
             let mut to = [[0.0; 8]; 8];
             // SAFETY: it is a square.
-            unsafe { transpose(isa, &from, 20, to.as_flattened_mut().as_mut_ptr(), 8) };
+            unsafe { transpose(isa, &from, 20, 1, to.as_flattened_mut().as_mut_ptr(), 8) };
             for (i, j) in (0..8).flat_map(|i| (0..8).map(move |j| (i, j))) {
                 assert_eq!(to[i][j], from[j * 20 + i], "{isa:?}");
             }

@@ -125,20 +125,13 @@ impl Region {
     pub(super) fn offsets(&self, gather: &Gather, first: usize, last: usize, offsets: &mut Vec<usize>) {
         let [rows, columns] = gather.taps;
         let [top, left] = self.patch.first;
-        let begin = first / (rows.count * columns.count);
-        let mut place = (first / columns.count / rows.count, first / columns.count % rows.count, first % columns.count);
+        let begin = first / gather.window();
         offsets.clear();
-        for _ in first..last {
-            let (channel, row, column) = place;
+        offsets.extend(gather.places(first, last).map(|[channel, row, column]| {
             let [row_shift, column_shift] = [rows.get(row).shift - top, columns.get(column).shift - left];
             let tap = row_shift as usize * self.patch.pitch + column_shift as usize;
-            offsets.push((channel - begin) * self.patch.channel + tap);
-            place = match place {
-                (channel, row, column) if column + 1 < columns.count => (channel, row, column + 1),
-                (channel, row, _) if row + 1 < rows.count => (channel, row + 1, 0),
-                (channel, ..) => (channel + 1, 0, 0),
-            };
-        }
+            (channel - begin) * self.patch.channel + tap
+        }));
     }
 
     /// Fills the patch with the channels of some terms.
@@ -153,26 +146,28 @@ impl Region {
         src: &[f32],
         patch: &mut Floats,
     ) -> Result<()> {
-        let Patch { pitch, .. } = self.patch;
+        let Patch { pitch, rows, image: all_rows, channel: all_images, .. } = self.patch;
         let [height, width] = gather.src;
-        let patch = patch.room(channels.len() * self.patch.channel)?;
+        let patch = patch.room(channels.len() * all_images)?;
         let left = self.patch.first[1] + (self.columns.start * gather.step[1]) as isize;
         let zeros = (-left).clamp(0, pitch as isize) as usize;
         let from = (left + zeros as isize) as usize;
         let count = width.saturating_sub(from).min(pitch - zeros);
-        for (channel, patch) in channels.zip(patch.chunks_exact_mut(self.patch.channel)) {
-            let mut lines = patch.chunks_exact_mut(pitch);
-            for image in self.images.clone() {
+        // Rows above the plane, those inside it, and those below.
+        let source = |row: usize| self.patch.source(gather, self.rows.start, row);
+        let above = (0..rows).take_while(|&row| source(row) < 0).count();
+        let inside = (above..rows).take_while(|&row| source(row) < height as isize && count > 0).count();
+        for (channel, patch) in channels.zip(patch.chunks_exact_mut(all_images)) {
+            for (image, patch) in self.images.clone().zip(patch.chunks_exact_mut(all_rows)) {
                 let plane = &src[gather.src_plane(image, group, channel)..][..height * width];
-                for (row, line) in (0..self.patch.rows).zip(&mut lines) {
-                    let row = self.patch.source(gather, self.rows.start, row);
-                    if row < 0 || row as usize >= height || count == 0 {
-                        line.fill(0.0);
-                        continue;
-                    }
+                let (before, lines) = patch.split_at_mut(above * pitch);
+                let (lines, after) = lines.split_at_mut(inside * pitch);
+                before.fill(0.0);
+                after.fill(0.0);
+                for (row, line) in (above..).zip(lines.chunks_exact_mut(pitch)) {
                     clear(&mut line[..zeros]);
                     clear(&mut line[zeros + count..]);
-                    copy(&mut line[zeros..zeros + count], &plane[row as usize * width + from..][..count]);
+                    copy(&mut line[zeros..zeros + count], &plane[source(row) as usize * width + from..][..count]);
                 }
             }
         }

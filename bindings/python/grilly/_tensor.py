@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 from . import _abi
-from ._arrays import as_float32, row_major_view
+from ._arrays import address, as_float32, row_major_view
 from ._errors import check
 from ._handle import Handle
 
@@ -115,7 +115,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
     def numpy(self) -> np.ndarray:
         """A copy in host memory."""
         array = np.empty(self._shape, _DTYPE)
-        check(_abi.lib.grilly_buffer_read(self._memory.handle.value, 0, array.ctypes.data, array.nbytes))
+        check(_abi.lib.grilly_buffer_read(self._memory.handle.value, 0, address(array), array.nbytes))
         return array
 
     def item(self) -> float:
@@ -166,7 +166,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
             array = np.broadcast_to(array, self._shape)
         array = np.ascontiguousarray(array)
         self._memory.version += 1
-        check(_abi.lib.grilly_buffer_write(self._memory.handle.value, 0, array.ctypes.data, array.nbytes))
+        check(_abi.lib.grilly_buffer_write(self._memory.handle.value, 0, address(array), array.nbytes))
         return self
 
     def fill_(self, value: float) -> Tensor:

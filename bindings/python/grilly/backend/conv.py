@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
 import numpy as np
 
 from .. import _abi
-from .._arrays import as_float32, row_major_view
+from .._arrays import address, as_float32, row_major_view
 from .._errors import c_integer, check
 from .._handle import Handle
 from .._host import host_array
@@ -268,7 +268,7 @@ class _Forward:
             if isinstance(operand, np.ndarray):
                 if not operand.flags.c_contiguous:
                     return self._run_strided(*operands)
-                view.data, view.buffer = operand.ctypes.data, None
+                view.data, view.buffer = address(operand), None
             elif operand is not None:
                 view.data, view.buffer = None, operand._memory.handle.value
         check(_abi.lib.grilly_conv2d_forward(self._operation.value, reference))
