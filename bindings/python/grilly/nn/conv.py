@@ -103,7 +103,9 @@ class _ConvNd(Module):
         # The memory of what the call before kept serves this one.
         object.__setattr__(self, "_kept", None)
         given = x = as_operand(input)
-        weight, bias = self.weight.data, self.bias
+        # From where they are registered: `self.weight` looks in every other place first.
+        parameters = self._parameters
+        weight, bias = parameters["weight"].data, parameters["bias"]
         if bias is not None:
             bias = bias.data
         conv = known_convolution(
