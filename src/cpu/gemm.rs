@@ -12,7 +12,7 @@
 //! third level. Without fused multiply-adds a product is rounded once and added to what came before: the first term
 //! meets the same number of roundings, since its first addition, to zero, is exact.
 
-use super::isa::{Isa, Plain, Vector};
+use super::isa::{Isa, Plain, Vector, add_outer_product};
 use super::workspace::Floats;
 use crate::error::Result;
 #[cfg(target_arch = "x86_64")]
@@ -156,17 +156,16 @@ unsafe fn tile<V: Vector, const MR: usize, const VECTORS: usize>(
     // SAFETY: by the caller's promise every step has one row of A and one of B, and C holds the whole tile.
     unsafe {
         let mut sums = [[V::splat(0.0); VECTORS]; MR];
-        for &at in rows {
-            let mut row = [V::splat(0.0); VECTORS];
-            for (v, row) in row.iter_mut().enumerate() {
-                *row = V::load(b.add(at + v * V::LANES));
+        // By fours, unrolled: what the loop itself takes is a sixth of a term.
+        let (fours, rest) = rows.as_chunks::<4>();
+        for four in fours {
+            for (i, &at) in four.iter().enumerate() {
+                add_outer_product(&mut sums, a.add(i * MR), b.add(at));
             }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let value = V::splat(*a.add(i));
-                for (sum, &row) in sums.iter_mut().zip(&row) {
-                    *sum = value.multiply_add(row, *sum);
-                }
-            }
+            a = a.add(4 * MR);
+        }
+        for &at in rest {
+            add_outer_product(&mut sums, a, b.add(at));
             a = a.add(MR);
         }
         // By reference: sums that an iterator moves go through memory.

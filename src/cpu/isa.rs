@@ -83,6 +83,31 @@ pub(super) trait Vector: Copy {
     unsafe fn first(self, count: usize) -> Self;
 }
 
+/// Adds the products of `ROWS` values, from `a` on, with `N` vectors, from `b` on: one term of a tile of sums.
+///
+/// # Safety
+/// The processor has `V`; the values and the vectors can be read.
+#[inline(always)]
+pub(super) unsafe fn add_outer_product<V: Vector, const ROWS: usize, const N: usize>(
+    sums: &mut [[V; N]; ROWS],
+    a: *const f32,
+    b: *const f32,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut row = [V::splat(0.0); N];
+        for (v, row) in row.iter_mut().enumerate() {
+            *row = V::load(b.add(v * V::LANES));
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let value = V::splat(*a.add(i));
+            for (sum, &row) in sums.iter_mut().zip(&row) {
+                *sum = value.multiply_add(row, *sum);
+            }
+        }
+    }
+}
+
 /// Eight lanes for the compiler to make of what it can.
 pub(super) type Plain = [f32; 8];
 

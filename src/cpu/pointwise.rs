@@ -7,7 +7,7 @@
 use super::chains::Chains;
 use super::dense::{Start, even};
 use super::gather::{Gather, Run, Term};
-use super::isa::{Isa, Plain, Vector};
+use super::isa::{Isa, Plain, Vector, add_outer_product};
 use super::parallel::{Shared, for_each};
 use super::workspace::Workspace;
 use super::{Machine, Way};
@@ -342,9 +342,6 @@ unsafe fn avx512<const ROWS: usize>(product: &Product<'_>, c: *mut f32, row: usi
     unsafe { tile::<__m512, ROWS>(product, c, row) }
 }
 
-/// Vectors of a tile's row.
-const VECTORS: usize = 2;
-
 /// A tile of `ROWS` rows of two vectors, every sum in a register.
 ///
 /// # Safety
@@ -352,6 +349,7 @@ const VECTORS: usize = 2;
 /// there are any, and two vectors in each row of `c`.
 #[inline(always)]
 unsafe fn tile<V: Vector, const ROWS: usize>(product: &Product<'_>, c: *mut f32, row: usize) {
+    const VECTORS: usize = 2;
     // SAFETY: the caller's promises.
     unsafe {
         let mut b = product.b.as_ptr();
@@ -367,12 +365,12 @@ unsafe fn tile<V: Vector, const ROWS: usize>(product: &Product<'_>, c: *mut f32,
             let (fours, rest) = weights.as_chunks::<4>();
             for four in fours {
                 for (i, weights) in four.iter().enumerate() {
-                    add_term(&mut sums, weights, b.add(i * VECTORS * V::LANES));
+                    add_outer_product(&mut sums, weights.as_ptr(), b.add(i * VECTORS * V::LANES));
                 }
                 b = b.add(4 * VECTORS * V::LANES);
             }
             for weights in rest {
-                add_term(&mut sums, weights, b);
+                add_outer_product(&mut sums, weights.as_ptr(), b);
                 b = b.add(VECTORS * V::LANES);
             }
             // By reference: sums that an iterator moves go through memory.
@@ -383,24 +381,6 @@ unsafe fn tile<V: Vector, const ROWS: usize>(product: &Product<'_>, c: *mut f32,
                 }
             }
             begin = Begin::There;
-        }
-    }
-}
-
-/// Adds the products of the rows' weights with the vectors of pixels at `b`.
-///
-/// # Safety
-/// The processor has `V`, and the vectors are there.
-#[inline(always)]
-unsafe fn add_term<V: Vector, const ROWS: usize>(sums: &mut [[V; VECTORS]; ROWS], weights: &[f32; ROWS], b: *const f32) {
-    // SAFETY: the caller's promises.
-    unsafe {
-        let pixels: [V; VECTORS] = [V::load(b), V::load(b.add(V::LANES))];
-        for (sums, &weight) in sums.iter_mut().zip(weights) {
-            let weight = V::splat(weight);
-            for (sum, &pixel) in sums.iter_mut().zip(&pixels) {
-                *sum = weight.multiply_add(pixel, *sum);
-            }
         }
     }
 }
