@@ -2,6 +2,8 @@
 //! one tap is then a row of B as it lies, and pixels are laid out once for all taps.
 
 use super::gather::{Gather, Run};
+use super::isa::Isa;
+use super::panel::{TURNED, transpose};
 use super::workspace::Floats;
 use super::{Machine, Way};
 use crate::error::Result;
@@ -18,6 +20,7 @@ const LANES: usize = 16;
 /// How x is laid out: `[panel of channels][position][nr]`, where the positions of an image's rows, `nr` apart, include
 /// the zeros around them.
 pub(super) struct Interleaved {
+    isa: Isa,
     nr: usize,
     /// [`Gather::shifts`] of each axis.
     reach: [[isize; 2]; 2],
@@ -40,7 +43,7 @@ impl Interleaved {
         let fast = columns as f64 <= MOST_COLUMNS * gather.channels as f64;
         let panel = gather.window() * nr;
         let fits = panel <= most_columns && nr.is_multiple_of(LANES);
-        (fits && machine.takes(Way::Interleaved, fast)).then_some(Interleaved { nr, reach })
+        (fits && machine.takes(Way::Interleaved, fast)).then_some(Interleaved { isa: machine.isa, nr, reach })
     }
 
     /// Lays out what the pixels of `runs` read of some channels; notes where the panels begin, tap after tap for each
@@ -127,17 +130,21 @@ impl Interleaved {
             return;
         }
         let line = &mut line[begin * self.nr..end * self.nr];
-        let source = |channel: usize| {
-            let from = (channel as isize * height + at[0]) * width + at[1] + begin as isize;
-            &x[from as usize..][..end - begin]
-        };
+        let plane = gather.src[0] * gather.src[1];
+        let source = |channel: usize| channel * plane + (at[0] * width + at[1] + begin as isize) as usize;
         for first in (0..self.nr).step_by(LANES) {
             let lanes = channels.start + first..channels.end.min(channels.start + first + LANES);
             if lanes.len() == LANES {
-                let sources: [&[f32]; LANES] = std::array::from_fn(|lane| source(lanes.start + lane));
-                for (i, position) in line.chunks_exact_mut(self.nr).enumerate() {
-                    let values: [f32; LANES] = std::array::from_fn(|lane| sources[lane][i]);
-                    position[first..first + LANES].copy_from_slice(&values);
+                let squares = line.len() / self.nr / TURNED * TURNED;
+                for i in (0..squares).step_by(TURNED) {
+                    let (from, to) = (&x[source(lanes.start) + i..], &mut line[i * self.nr + first..]);
+                    let to = &mut to[..(TURNED - 1) * self.nr + LANES];
+                    // SAFETY: `to` has the rows of these positions.
+                    unsafe { transpose(self.isa, from, plane, LANES / TURNED, to.as_mut_ptr(), self.nr) };
+                }
+                let sources: [&[f32]; LANES] = std::array::from_fn(|lane| &x[source(lanes.start + lane)..]);
+                for (i, position) in line.chunks_exact_mut(self.nr).enumerate().skip(squares) {
+                    position[first..first + LANES].copy_from_slice(&sources.map(|source| source[i]));
                 }
                 continue;
             }
@@ -146,7 +153,7 @@ impl Interleaved {
             }
             for (lane, channel) in lanes.enumerate() {
                 let to = line[first + lane..].iter_mut().step_by(self.nr);
-                to.zip(source(channel)).for_each(|(to, x)| *to = *x);
+                to.zip(&x[source(channel)..]).for_each(|(to, x)| *to = *x);
             }
         }
     }

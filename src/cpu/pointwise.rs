@@ -52,6 +52,9 @@ pub(super) fn correlate(
     if !gather.is_pointwise() || !machine.takes(Way::Pointwise, true) || chains.totals || channels > MAX_PACKED {
         return Ok(false);
     }
+    if pixels == 0 {
+        return Ok(true);
+    }
     let worthwhile = ((gather.flops() / MIN_ITEM) as usize).clamp(1, ITEMS);
     let wanted = pixels.div_ceil(worthwhile).clamp(MIN_PIXELS, PIXELS);
     let plane = gather.dst[1];
