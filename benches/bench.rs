@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo bench --bench bench -- [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT] [--tile N]
+//!     [--kernel NAME]
 //! ```
 
 mod layers;
@@ -55,6 +56,8 @@ struct Options {
     gflop: Option<f64>,
     /// Which tile of the GPU engine to use, instead of the one estimated fastest.
     tile: Option<usize>,
+    /// Which kernel to use wherever it leads to the result, or which way on the CPU.
+    kernel: Option<&'static str>,
 }
 
 const PASSES: [&str; 3] = ["forward", "input gradient", "weight gradient"];
@@ -67,7 +70,8 @@ const MIB: f64 = (1 << 20) as f64;
 
 fn main() -> Result<()> {
     let options = options();
-    let desc = ContextDesc { device: options.device, tile: options.tile, ..ContextDesc::default() };
+    let desc =
+        ContextDesc { device: options.device, tile: options.tile, kernel: options.kernel, ..ContextDesc::default() };
     let context = Context::new(&desc)?;
     let device = context.device().clone();
     let on_cpu = matches!(device.kind, DeviceKind::Cpu | DeviceKind::Software);
@@ -129,7 +133,8 @@ fn main() -> Result<()> {
 }
 
 fn options() -> Options {
-    let mut options = Options { device: DeviceChoice::Auto, json: None, only: None, gflop: None, tile: None };
+    let mut options =
+        Options { device: DeviceChoice::Auto, json: None, only: None, gflop: None, tile: None, kernel: None };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
         let value = words.next().unwrap_or_else(|| usage(&word));
@@ -140,6 +145,7 @@ fn options() -> Options {
             "--only" => options.only = Some(value),
             "--gflop" => options.gflop = Some(value.parse().unwrap_or_else(|_| usage(&value))),
             "--tile" => options.tile = Some(value.parse().unwrap_or_else(|_| usage(&value))),
+            "--kernel" => options.kernel = Some(value.leak()),
             _ => usage(&word),
         }
     }
@@ -148,7 +154,8 @@ fn options() -> Options {
 
 fn usage(word: &str) -> ! {
     eprintln!(
-        "did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT] [--tile N]"
+        "did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME] [--gflop LIMIT] [--tile N] \
+         [--kernel NAME]"
     );
     std::process::exit(2)
 }

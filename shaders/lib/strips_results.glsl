@@ -6,26 +6,27 @@
 #include "lib/elements.glsl"
 
 layout(constant_id = 2) const bool SEVERAL_SOURCES = false; // groups have several source channels
+layout(constant_id = 3) const bool PACKED = false; // the weight comes as pack-weights.glsl has it, not raw
 
 const uint CHAIN = 64 / TAPS; // source channels that are chained before they are added to the totals
 
 // Where a thread's weights for source channel 0 of its group lie, and how far apart those of neighbouring taps and
-// channels. A depthwise weight is used as it is, [K][1][R][S]; any other comes packed, see pack-weights.glsl.
+// channels.
 struct Weights {
     uint first, tap_step, source_step;
 };
 
 Weights weights_of(uint group, uint channel, uint sources) {
-    if (pc.C == pc.groups) {
-#ifdef BACKWARD_INPUT
-        return Weights(group * sources * TAPS, 1, TAPS);
-#else
-        return Weights(channel * TAPS, 1, TAPS);
-#endif
-    }
     uint m_count = RESULT_CHANNELS / pc.groups;
-    uint row = (m_count + 3) / 4 * 4;
-    return Weights(group * TAPS * sources * row + channel % m_count, sources * row, row);
+    if (PACKED) {
+        uint row = (m_count + 3) / 4 * 4;
+        return Weights(group * TAPS * sources * row + channel % m_count, sources * row, row);
+    }
+#ifdef BACKWARD_INPUT
+    return Weights((group * sources * m_count + channel % m_count) * TAPS, 1, m_count * TAPS);
+#else
+    return Weights(channel * sources * TAPS, 1, TAPS);
+#endif
 }
 
 void main() {

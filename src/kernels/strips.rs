@@ -10,7 +10,7 @@ use super::table::{
 };
 use super::tile::busiest_unit;
 use crate::error::Result;
-use crate::plan::{Dispatch, Limits, Module, Operand, Plan, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
+use crate::plan::{Dispatch, Limits, Module, Operand, Plan, Role, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
 use crate::problem::{Pass, Problem};
 
 /// What [`Limits::kernel`] calls forward passes and input gradients by strips.
@@ -51,8 +51,8 @@ pub fn seconds(problem: &Problem, limits: &Limits) -> Option<f64> {
     Some(busiest_unit(workgroup, workgroups, THREADS.into(), limits) / limits.flops)
 }
 
-/// Appends a forward pass or an input gradient if there is a kernel for it; says whether there is. The weight is a
-/// depthwise layer's own, or packed in [`super::pack`]'s order.
+/// Appends a forward pass or an input gradient if there is a kernel for it; says whether there is. The weight is raw, or
+/// packed in [`super::pack`]'s order, as its role says.
 ///
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
@@ -67,7 +67,7 @@ pub fn plan(problem: &Problem, limits: &Limits, weight: Operand, plan: &mut Plan
     for images in reach.slices(problem) {
         let dispatch = Dispatch {
             module,
-            specialization: specialization(problem, limits, module, &window),
+            specialization: specialization(problem, limits, module, &window, weight.role == Role::Packed),
             operands: operands(problem, &images, weight),
             sizes: sizes(problem, &images),
             tiles: 0..0,
@@ -146,7 +146,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         problem: problem.clone(),
         kernel: &STRIPS_BACKWARD_WEIGHT,
         tile: window.index,
-        specialization: specialization(problem, limits, module, &window),
+        specialization: specialization(problem, limits, module, &window, false),
         tiles: problem.k * problem.channels_per_group(),
         residents: 0,
         image_units: problem.p.div_ceil(window.rows) * problem.q.div_ceil(window.columns),
@@ -166,12 +166,13 @@ fn sources(problem: &Problem) -> u64 {
 }
 
 /// Values for the module's constants; see `shaders/lib/strips.glsl`.
-fn specialization(problem: &Problem, limits: &Limits, module: &Module, window: &Window) -> Vec<u32> {
+fn specialization(problem: &Problem, limits: &Limits, module: &Module, window: &Window, packed: bool) -> Vec<u32> {
     let beyond = |rows: u64| rows.wrapping_sub(problem.padding[0]) & (window.stride - 1);
     let value = |id: &u32| match *id {
         0 => problem.padding[1] as u32,
         1 => (problem.r - 1 - beyond(problem.r - 1)) as u32,
         2 => (sources(problem) > 1).into(),
+        3 => packed.into(),
         VECTORS_ID if limits.software && vectors(problem) != ALL_VECTORS => 0,
         VECTORS_ID => vectors(problem),
         id => unreachable!("{} has no constant {id}", module.name),

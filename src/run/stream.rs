@@ -38,7 +38,7 @@ pub fn pieces(device: &Device, host_bytes: u64) -> Option<Pieces> {
     match device.options().piece_bytes {
         0 if device.is_unified() || host_bytes < LEAST_BYTES => None,
         0 => Some(Pieces { piece: (host_bytes / 2 / PIECES).clamp(LEAST_PIECE, MOST_PIECE), slot: SLOT }),
-        _ if host_bytes == 0 => None,
+        piece if host_bytes <= piece => None,
         piece => Some(Pieces { piece, slot: piece.next_multiple_of(4) }),
     }
 }

@@ -69,7 +69,7 @@ pub fn submit(context: &Context, device: &Arc<Device>, passes: &[Pass], mut tens
     }
     let workspace = workspace(device, passes)?;
     let workspaces = workspaces(passes, workspace.as_ref());
-    let places = Places::new(device, &mut tensors)?;
+    let places = Places::new(device, &mut tensors, true)?;
     let mut flight = Flight::new(device, usize::MAX)?;
     flight.record(passes, &places, &workspaces)?;
     Ok(Ticket::new(context, flight.submit()?))
@@ -105,7 +105,7 @@ pub fn run_with(
 ) -> Result<()> {
     let pieces = stream::pieces(device, tensors.host_bytes());
     let streams = pieces.filter(|_| passes.iter().all(Pass::is_whole));
-    let places = Places::new(device, &mut tensors)?;
+    let places = Places::new(device, &mut tensors, streams.is_none())?;
     let workspaces = workspaces(passes, workspace);
     let moved = match streams {
         Some(pieces) => stream::run(device, passes, &places, &workspaces, pieces)?,
@@ -289,7 +289,7 @@ pub fn pack(context: &Context, device: &Arc<Device>, config: &Conv2dConfig, weig
     let smallest = Conv2dConfig { padding: [[0, 0]; 2], ..config.direct() };
     let input = [1, smallest.in_channels, smallest.window(0), smallest.window(1)];
     let problem = |pass| Problem::new(&smallest, input, pass, PassOptions::default());
-    let raw = Place::of_input(device, &weight)?;
+    let raw = Place::of_input(device, &weight, true)?;
     let mut recorder = Recorder::new(device)?;
     let mut staging = Vec::new();
     let uploaded = arrive(device, &recorder, &raw, &mut staging)?;

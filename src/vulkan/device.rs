@@ -40,6 +40,7 @@ pub struct Device {
     queues: Queues,
     options: Options,
     unified: bool,
+    upload_memory: bool,
     /// Nanoseconds of one timestamp tick, and which bits of a timestamp count; `None` without timestamps.
     timestamps: Option<(f64, u64)>,
     pool: Mutex<Option<Pool>>,
@@ -83,6 +84,7 @@ impl Device {
         let queues = Queues::new(&logical.raw, layout, timelines)?;
         // From here on `Drop` destroys what is made, whatever fails.
         let unified = !minimum_limits && piece_bytes == 0 && shares_host_memory(instance, physical);
+        let upload_memory = !minimum_limits && !unified && has_memory(instance, physical, UPLOAD_MEMORY);
         let push_descriptor = push_descriptors.then(|| khr::push_descriptor::Device::new(instance.raw(), &logical.raw));
         let device = Device {
             pipelines: Pipelines::default(),
@@ -91,6 +93,7 @@ impl Device {
             queues,
             options,
             unified,
+            upload_memory,
             timestamps: timestamps(instance, physical, layout.family(Lane::Compute)),
             pool: Mutex::new(None),
             pinned: Pinned::default(),
@@ -146,6 +149,11 @@ impl Device {
     /// Whether the host sees the memory of tensors.
     pub fn is_unified(&self) -> bool {
         self.unified
+    }
+
+    /// Whether the host can write to some of the device's memory ([`super::Home::Upload`]), though not read it at speed.
+    pub fn has_upload_memory(&self) -> bool {
+        self.upload_memory
     }
 
     /// How it was opened.
@@ -331,16 +339,23 @@ impl Drop for Device {
     }
 }
 
+/// Memory of the device that the host writes to.
+const UPLOAD_MEMORY: vk::MemoryPropertyFlags = vk::MemoryPropertyFlags::from_raw(
+    vk::MemoryPropertyFlags::DEVICE_LOCAL.as_raw()
+        | vk::MemoryPropertyFlags::HOST_VISIBLE.as_raw()
+        | vk::MemoryPropertyFlags::HOST_COHERENT.as_raw(),
+);
+
 /// Whether tensors can live in memory that the host reads and writes at full speed.
 fn shares_host_memory(instance: &Instance, physical: &PhysicalDevice) -> bool {
     let shares = matches!(physical.kind(), vk::PhysicalDeviceType::INTEGRATED_GPU | vk::PhysicalDeviceType::CPU);
-    let wanted = vk::MemoryPropertyFlags::DEVICE_LOCAL
-        | vk::MemoryPropertyFlags::HOST_VISIBLE
-        | vk::MemoryPropertyFlags::HOST_COHERENT
-        | vk::MemoryPropertyFlags::HOST_CACHED;
+    shares && has_memory(instance, physical, UPLOAD_MEMORY | vk::MemoryPropertyFlags::HOST_CACHED)
+}
+
+fn has_memory(instance: &Instance, physical: &PhysicalDevice, wanted: vk::MemoryPropertyFlags) -> bool {
     // SAFETY: the physical device comes from this instance, which is alive.
     let memory = unsafe { instance.raw().get_physical_device_memory_properties(physical.raw) };
-    shares && memory.memory_types_as_slice().iter().any(|kind| kind.property_flags.contains(wanted))
+    memory.memory_types_as_slice().iter().any(|kind| kind.property_flags.contains(wanted))
 }
 
 fn timestamps(instance: &Instance, physical: &PhysicalDevice, family: u32) -> Option<(f64, u64)> {

@@ -19,6 +19,8 @@ use std::sync::Arc;
 pub enum Home {
     /// Fastest for the device; the host sees it only where they share memory.
     Device,
+    /// Memory that the host writes and the device reads, the device's own where the host sees some of that.
+    Upload,
     /// Memory of the host, which both copy to and from.
     Staging,
     /// Ordinary memory of this process, which the device reaches where it can: see [`super::pinned`].
@@ -147,11 +149,12 @@ impl Pool {
             let allocation = self.allocator.allocate(&AllocationCreateDesc {
                 name: match home {
                     Home::Device => "grilly tensor",
-                    Home::Staging | Home::Host => "grilly staging",
+                    Home::Upload | Home::Staging | Home::Host => "grilly staging",
                 },
                 requirements: device.get_buffer_memory_requirements(buffer),
                 location: match home {
                     Home::Device if !self.properties.unified => MemoryLocation::GpuOnly,
+                    Home::Upload => MemoryLocation::CpuToGpu,
                     _ => MemoryLocation::GpuToCpu,
                 },
                 linear: true,
@@ -205,7 +208,7 @@ impl Pool {
                 let Memory { buffer, source, class, .. } = returned.memory;
                 match home {
                     Home::Device => self.usage.bytes_held -= class,
-                    Home::Staging | Home::Host => self.usage.host_bytes_held -= class,
+                    Home::Upload | Home::Staging | Home::Host => self.usage.host_bytes_held -= class,
                 }
                 match source {
                     Source::Imported(imported) => imported.free(device),

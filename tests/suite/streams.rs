@@ -63,7 +63,8 @@ fn streamed_results_have_the_same_bits() {
 
 #[test]
 fn however_a_call_is_made_and_cut() {
-    same_bits("bits of streamed calls", false, &[100, 5000], &spread(48, &["batch_"]), &requests());
+    // At last a call as a whole, whose tensors are in memory that both sides see.
+    same_bits("bits of streamed calls", false, &[100, 5000, 4 << 20], &spread(48, &["batch_"]), &requests());
 }
 
 #[test]
@@ -92,9 +93,11 @@ fn numbers(shape: &[usize]) -> ArrayD<f32> {
         .expect("as many elements")
 }
 
-/// Streaming and plain contexts of every device.
+/// Plain contexts of every device, and those whose host tensors travel in pieces, or at once.
 fn all_rigs() -> Vec<Rig> {
-    rigs().into_iter().chain(streaming_rigs(1000, false)).chain(streaming_rigs(1000, true)).collect()
+    let streaming = [(1000, false), (1000, true), (4 << 20, false)];
+    let streaming = streaming.into_iter().flat_map(|(piece, minimum_limits)| streaming_rigs(piece, minimum_limits));
+    rigs().into_iter().chain(streaming).collect()
 }
 
 #[test]
