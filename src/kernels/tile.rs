@@ -38,7 +38,7 @@ struct Efficiency {
 const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
     Efficiency { gpu: 0.63, gpu_transposing: 0.27, software: 0.05 },
     Efficiency { gpu: 0.50, gpu_transposing: 0.38, software: 0.05 },
-    Efficiency { gpu: 0.52, gpu_transposing: 0.24, software: 0.05 },
+    Efficiency { gpu: 0.44, gpu_transposing: 0.24, software: 0.05 },
     Efficiency { gpu: 0.57, gpu_transposing: 0.13, software: 0.05 },
     Efficiency { gpu: 0.50, gpu_transposing: 0.17, software: 0.05 },
     Efficiency { gpu: 0.45, gpu_transposing: 0.12, software: 0.05 },
