@@ -8,7 +8,6 @@ use super::queues::{Lane, Point};
 use crate::error::{Error, Result, Status};
 use crate::plan::Dispatch;
 use ash::vk;
-use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,8 +41,6 @@ pub struct Recorder {
     dispatches: u64,
     sets_used: u32,
     state: State,
-    /// What is recorded next waits for what came before.
-    orders: Cell<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -133,7 +130,6 @@ impl Recorder {
             dispatches: 0,
             sets_used: 0,
             state: State::Recording,
-            orders: Cell::new(false),
         };
         recorder.begin().map_err(|result| device.note(failure("beginning a command buffer", result)))?;
         if !device.overlaps() {
@@ -190,16 +186,8 @@ impl Recorder {
         }
     }
 
-    /// Orders everything recorded so far before everything after it. Costs nothing before there is something after it.
+    /// Orders everything recorded so far before everything after it.
     pub fn barrier(&self) {
-        self.orders.set(true);
-    }
-
-    /// Records the barrier that was asked for.
-    fn order(&self) {
-        if !self.orders.take() {
-            return;
-        }
         let work = self.stages();
         let (mut written, mut used) =
             (vk::AccessFlags::TRANSFER_WRITE, vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE);
@@ -228,7 +216,6 @@ impl Recorder {
         if from.bytes == 0 {
             return;
         }
-        self.order();
         let region = [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.bytes }];
         // SAFETY: both blocks are alive until the submission is waited for, and the range lies within them.
         unsafe { self.device.raw().cmd_copy_buffer(self.commands(), from.block.buffer(), to.block.buffer(), &region) };
@@ -236,7 +223,6 @@ impl Recorder {
 
     /// Fills whole words of a block with zeros.
     pub fn zero(&self, block: &Block) {
-        self.order();
         // SAFETY: as in `copy`; the whole buffer is filled.
         unsafe {
             self.device.raw().cmd_fill_buffer(self.commands(), block.buffer(), 0, vk::WHOLE_SIZE, 0);
@@ -303,7 +289,6 @@ impl Recorder {
             }
         }
 
-        self.order();
         let commands = self.commands();
         let [max_x, _] = self.device.limits().workgroup_count;
         let x = tiles.min(max_x);
