@@ -8,6 +8,7 @@
 
 mod layers;
 
+use grilly::kernels::CHOICES;
 use grilly::{
     Accumulate, Backward, Buffer, Context, ContextDesc, Conv2d, DeviceChoice, DeviceKind, DeviceTensor, Forward, Input,
     Output, Result, Weight, probe,
@@ -56,7 +57,7 @@ struct Options {
     gflop: Option<f64>,
     /// Which tile of the GPU engine to use, instead of the one estimated fastest.
     tile: Option<usize>,
-    /// Which kernel to use wherever it leads to the result, or which way on the CPU.
+    /// Which of the GPU's kernels to use wherever it leads to the result, instead of the one estimated fastest.
     kernel: Option<&'static str>,
 }
 
@@ -145,7 +146,9 @@ fn options() -> Options {
             "--only" => options.only = Some(value),
             "--gflop" => options.gflop = Some(value.parse().unwrap_or_else(|_| usage(&value))),
             "--tile" => options.tile = Some(value.parse().unwrap_or_else(|_| usage(&value))),
-            "--kernel" => options.kernel = Some(value.leak()),
+            "--kernel" => {
+                options.kernel = Some(CHOICES.into_iter().find(|&name| name == value).unwrap_or_else(|| usage(&value)));
+            }
             _ => usage(&word),
         }
     }

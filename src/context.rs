@@ -25,8 +25,8 @@ pub struct ContextDesc {
     pub threads: u32,
     /// Use no more of the device than what every device must offer. For tests.
     pub minimum_limits: bool,
-    /// For tests, if not 0: a Vulkan device is used as if the host did not see its memory, and host tensors travel in
-    /// pieces of at most so many bytes, if they are not fewer together.
+    /// For tests, if not 0: a Vulkan device is used as if the host did not see its memory, and host tensors of
+    /// more than so many bytes together travel in pieces of so many.
     pub piece_bytes: u64,
     /// For tests and measurements: which tile of `shaders/permutations.txt` to use wherever it can run.
     pub tile: Option<usize>,

@@ -261,7 +261,7 @@ impl Job<'_> {
                 for pixel in (squares * TURNED..len).step_by(TURNED) {
                     let count = TURNED.min(len - pixel);
                     let mut turned = [[0.0; TURNED]; TURNED];
-                    // SAFETY: it is a square.
+                    // SAFETY: it is a square; behind the last pixel's sums there is room for another square's rows.
                     unsafe {
                         transpose(isa, &sums[pixel * width..], width, 1, turned.as_flattened_mut().as_mut_ptr(), TURNED)
                     };

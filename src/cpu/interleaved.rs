@@ -135,15 +135,15 @@ impl Interleaved {
         for first in (0..self.nr).step_by(LANES) {
             let lanes = channels.start + first..channels.end.min(channels.start + first + LANES);
             if lanes.len() == LANES {
-                let squares = line.len() / self.nr / TURNED * TURNED;
-                for i in (0..squares).step_by(TURNED) {
+                let turned = line.len() / self.nr / TURNED * TURNED;
+                for i in (0..turned).step_by(TURNED) {
                     let (from, to) = (&x[source(lanes.start) + i..], &mut line[i * self.nr + first..]);
                     let to = &mut to[..(TURNED - 1) * self.nr + LANES];
-                    // SAFETY: `to` has the rows of these positions.
+                    // SAFETY: `to` has TURNED rows of LANES elements, `nr` apart.
                     unsafe { transpose(self.isa, from, plane, LANES / TURNED, to.as_mut_ptr(), self.nr) };
                 }
                 let sources: [&[f32]; LANES] = std::array::from_fn(|lane| &x[source(lanes.start + lane)..]);
-                for (i, position) in line.chunks_exact_mut(self.nr).enumerate().skip(squares) {
+                for (i, position) in line.chunks_exact_mut(self.nr).enumerate().skip(turned) {
                     position[first..first + LANES].copy_from_slice(&sources.map(|source| source[i]));
                 }
                 continue;

@@ -177,14 +177,14 @@ unsafe fn add_term<V: Vector, const PIXELS: usize, const N: usize>(
 /// Rows and columns that [`transpose`] turns.
 pub(super) const TURNED: usize = 8;
 
-/// Turns the rows of so many squares below each other, `width` apart, into columns, in rows `to_row` apart: the squares
-/// come to lie side by side.
+/// Turns the rows of so many squares below each other, one at least, `width` apart, into columns, in rows `to_row` apart:
+/// the squares come to lie side by side.
 ///
 /// # Safety
-/// There is room for those rows, and nobody else uses it.
+/// At `to` there is room for `TURNED` rows of `squares * TURNED` elements, and nobody else uses it.
 #[inline(always)]
 pub(super) unsafe fn transpose(isa: Isa, from: &[f32], width: usize, squares: usize, to: *mut f32, to_row: usize) {
-    let from = &from[..(squares * TURNED).saturating_sub(1) * width + TURNED];
+    let from = &from[..(squares * TURNED - 1) * width + TURNED];
     match isa {
         Isa::Portable => {
             for (square, i) in (0..squares).flat_map(|square| (0..TURNED).map(move |i| (square * TURNED, i))) {
@@ -202,7 +202,7 @@ pub(super) unsafe fn transpose(isa: Isa, from: &[f32], width: usize, squares: us
 /// As [`transpose`].
 ///
 /// # Safety
-/// The processor has AVX, and the rows are there.
+/// The processor has AVX; `squares * TURNED` rows can be read, and `TURNED` rows of as many elements written.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
 unsafe fn turn(from: *const f32, from_row: usize, squares: usize, to: *mut f32, to_row: usize) {
@@ -259,14 +259,16 @@ mod tests {
     }
 
     #[test]
-    fn transposing_moves_every_element() {
-        for isa in Isa::available() {
-            let from: Vec<f32> = (0..8 * 20).map(|i| i as f32).collect();
-            let mut to = [[0.0; 8]; 8];
-            // SAFETY: it is a square.
-            unsafe { transpose(isa, &from, 20, 1, to.as_flattened_mut().as_mut_ptr(), 8) };
-            for (i, j) in (0..8).flat_map(|i| (0..8).map(move |j| (i, j))) {
-                assert_eq!(to[i][j], from[j * 20 + i], "{isa:?}");
+    fn transposing_moves_every_element_and_nothing_else() {
+        const ROW: usize = 30;
+        for (isa, squares) in Isa::available().into_iter().flat_map(|isa| (1..=3).map(move |squares| (isa, squares))) {
+            let from: Vec<f32> = (0..24 * 20).map(|i| i as f32).collect();
+            let mut to = [[-1.0; ROW]; 9];
+            // SAFETY: there is room for three squares.
+            unsafe { transpose(isa, &from, 20, squares, to.as_flattened_mut().as_mut_ptr(), ROW) };
+            for (i, j) in (0..9).flat_map(|i| (0..ROW).map(move |j| (i, j))) {
+                let expected = if i < 8 && j < 8 * squares { from[j * 20 + i] } else { -1.0 };
+                assert_eq!(to[i][j], expected, "{isa:?}, {squares} squares, row {i}, element {j}");
             }
         }
     }

@@ -24,7 +24,7 @@ const MAX_PASS: usize = 256;
 const TOGETHER: usize = 3 << 10;
 /// Pixels of an item at most.
 const PIXELS: usize = 256;
-/// Fewer pixels than these would not pay for the weights that pass by.
+/// Fewer pixels than these would not pay for the weights that pass by, except for what is left of an image.
 const MIN_PIXELS: usize = 64;
 /// Items wanted at least, if that leaves enough to do in each: threads may be held up.
 const ITEMS: usize = 64;
@@ -57,12 +57,12 @@ pub(super) fn correlate(
     }
     let worthwhile = ((gather.flops() / MIN_ITEM) as usize).clamp(1, ITEMS);
     let wanted = pixels.div_ceil(worthwhile).clamp(MIN_PIXELS, PIXELS);
+    // Blocks of one image where its strips are nearly full: strips across images store their sums in pieces.
     let plane = gather.dst[1];
-    // Blocks of a plane, if it is not too small: strips across images store their sums in pieces.
-    let whole = if plane < MIN_PIXELS { pixels } else { plane };
-    let blocks = whole.div_ceil(wanted);
-    let block = whole.div_ceil(blocks).next_multiple_of(tiles.width);
-    let blocks = whole.div_ceil(block);
+    let full = 16 * plane.next_multiple_of(tiles.width) <= 17 * plane;
+    let stretch = if full { plane } else { pixels };
+    let block = stretch.div_ceil(stretch.div_ceil(wanted)).next_multiple_of(tiles.width);
+    let blocks = stretch.div_ceil(block);
     let turn = even(gather.outputs, (MAX_PACKED / channels).max(1)).next_multiple_of(tiles.height);
     let mut call = machine.threads.lease();
     let call = &mut *call;
@@ -76,10 +76,9 @@ pub(super) fn correlate(
             pack(gather, weight, &call.terms, pass, tiles.height, packed);
             let job = Job { gather, tiles: &tiles, pass, chain: chains.length, src, weights: packed, start, dst: &dst };
             let flops = gather.flops() / gather.groups as f64 * outputs.len() as f64 / gather.outputs as f64;
-            for_each(&machine.threads, flops, pixels.div_ceil(whole) * blocks, |own, item| {
-                let (first, last) = (item / blocks * whole, pixels.min((item / blocks + 1) * whole));
-                let from = first + item % blocks * block;
-                job.item(own, group, outputs.clone(), from..last.min(from + block))
+            for_each(&machine.threads, flops, pixels / stretch * blocks, |own, item| {
+                let (first, from) = (item / blocks * stretch, item % blocks * block);
+                job.item(own, group, outputs.clone(), first + from..first + stretch.min(from + block))
             })?;
         }
     }

@@ -146,9 +146,9 @@ impl Region {
         src: &[f32],
         patch: &mut Floats,
     ) -> Result<()> {
-        let Patch { pitch, rows, image: all_rows, channel: all_images, .. } = self.patch;
+        let Patch { pitch, rows, image: image_len, channel: channel_len, .. } = self.patch;
         let [height, width] = gather.src;
-        let patch = patch.room(channels.len() * all_images)?;
+        let patch = patch.room(channels.len() * channel_len)?;
         let left = self.patch.first[1] + (self.columns.start * gather.step[1]) as isize;
         let zeros = (-left).clamp(0, pitch as isize) as usize;
         let from = (left + zeros as isize) as usize;
@@ -157,8 +157,8 @@ impl Region {
         let source = |row: usize| self.patch.source(gather, self.rows.start, row);
         let above = (0..rows).take_while(|&row| source(row) < 0).count();
         let inside = (above..rows).take_while(|&row| source(row) < height as isize && count > 0).count();
-        for (channel, patch) in channels.zip(patch.chunks_exact_mut(all_images)) {
-            for (image, patch) in self.images.clone().zip(patch.chunks_exact_mut(all_rows)) {
+        for (channel, patch) in channels.zip(patch.chunks_exact_mut(channel_len)) {
+            for (image, patch) in self.images.clone().zip(patch.chunks_exact_mut(image_len)) {
                 let plane = &src[gather.src_plane(image, group, channel)..][..height * width];
                 let (before, lines) = patch.split_at_mut(above * pitch);
                 let (lines, after) = lines.split_at_mut(inside * pitch);

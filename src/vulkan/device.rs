@@ -24,7 +24,8 @@ pub struct Options {
     pub budget: u64,
     /// Use nothing beyond what every device must offer.
     pub minimum_limits: bool,
-    /// For tests: as if the host did not see the device's memory, and host tensors travel in pieces of so many bytes.
+    /// For tests: as if the host did not see the device's memory, and host tensors of more than so many bytes together
+    /// travel in pieces of so many.
     pub piece_bytes: u64,
     /// For tests and measurements: see [`Limits::tile`].
     pub tile: Option<usize>,

@@ -19,12 +19,19 @@ use std::sync::Arc;
 pub enum Home {
     /// Fastest for the device; the host sees it only where they share memory.
     Device,
-    /// Memory that the host writes and the device reads, the device's own where the host sees some of that.
+    /// Memory of the device that the host writes to, where it sees some: see [`Device::has_upload_memory`].
     Upload,
     /// Memory of the host, which both copy to and from.
     Staging,
     /// Ordinary memory of this process, which the device reaches where it can: see [`super::pinned`].
     Host,
+}
+
+impl Home {
+    /// Whether its memory is the device's, and counts as such.
+    fn is_of_device(self) -> bool {
+        matches!(self, Home::Device | Home::Upload)
+    }
 }
 
 /// A range of device memory with a buffer of its own. Dropped, it returns to its device's pool.
@@ -127,7 +134,7 @@ impl Pool {
             return Ok(Memory { buffer, address, source: Source::Imported(imported), class });
         }
         let (budget, usage) = (self.properties.budget, &self.usage);
-        if home == Home::Device && class > budget.saturating_sub(usage.bytes_held) {
+        if home.is_of_device() && class > budget.saturating_sub(usage.bytes_held) {
             return Err(Error::new(
                 Status::OutOfDeviceMemory,
                 format!(
@@ -148,8 +155,8 @@ impl Pool {
             let buffer = device.create_buffer(&create, None).map_err(|result| failure("creating a buffer", result))?;
             let allocation = self.allocator.allocate(&AllocationCreateDesc {
                 name: match home {
-                    Home::Device => "grilly tensor",
-                    Home::Upload | Home::Staging | Home::Host => "grilly staging",
+                    Home::Device | Home::Upload => "grilly tensor",
+                    Home::Staging | Home::Host => "grilly staging",
                 },
                 requirements: device.get_buffer_memory_requirements(buffer),
                 location: match home {
@@ -184,7 +191,7 @@ impl Pool {
             };
             let usage = &mut self.usage;
             usage.allocations += 1;
-            if home == Home::Device {
+            if home.is_of_device() {
                 usage.bytes_held += class;
                 usage.bytes_peak = usage.bytes_peak.max(usage.bytes_held);
             } else {
@@ -207,8 +214,8 @@ impl Pool {
             for returned in free.extract_if(.., |returned| reached(&returned.serials, completed)) {
                 let Memory { buffer, source, class, .. } = returned.memory;
                 match home {
-                    Home::Device => self.usage.bytes_held -= class,
-                    Home::Upload | Home::Staging | Home::Host => self.usage.host_bytes_held -= class,
+                    Home::Device | Home::Upload => self.usage.bytes_held -= class,
+                    Home::Staging | Home::Host => self.usage.host_bytes_held -= class,
                 }
                 match source {
                     Source::Imported(imported) => imported.free(device),
@@ -243,7 +250,7 @@ impl Block {
             },
         };
         pool.usage.blocks_in_use += 1;
-        if home == Home::Device {
+        if home.is_of_device() {
             pool.usage.bytes_in_use += class;
         }
         Ok(Block { device: device.clone(), memory: Some(memory), home, bytes })
@@ -333,7 +340,7 @@ impl Drop for Block {
         let serials = self.device.submitted();
         let mut pool = self.device.pool();
         pool.usage.blocks_in_use -= 1;
-        if self.home == Home::Device {
+        if self.home.is_of_device() {
             pool.usage.bytes_in_use -= memory.class;
         }
         pool.free.entry((self.home, memory.class)).or_default().push(Returned { memory, serials });

@@ -7,7 +7,7 @@ use crate::common::contract::Contract;
 use crate::common::data::{Data, Generator, Kind};
 use crate::common::guard::LAYOUTS;
 use crate::common::reference::{Expected, Reference};
-use crate::common::rigs::{shared_rigs, sweep};
+use crate::common::rigs::{kernel_rigs, shared_rigs, sweep};
 use grilly::{Accumulate, Precision};
 
 const SMALL: [&str; 3] = ["batch_", "one_pixel_", "one_dimensional_"];
@@ -132,6 +132,20 @@ fn packed_weights_give_what_raw_ones_give() {
         }
         Ok(checked)
     });
+}
+
+#[test]
+fn strips_take_packed_weights_too() {
+    sweep(
+        "packed weights by strips",
+        &kernel_rigs("strips"),
+        &spread(90, &["groups_"]),
+        normal,
+        |rig, case, (data, exact)| {
+            let request = Request { packed: true, ..Request::new(Precision::Fp32, Placement::Device) };
+            check(Contract::Fp32, exact, &compute(&rig.context, case, data, &request)?)
+        },
+    );
 }
 
 #[test]

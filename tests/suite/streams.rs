@@ -160,3 +160,14 @@ fn large_calls_allocate_nothing_after_the_first() {
         assert_eq!(last.host_bytes_held, first.host_bytes_held, "{}", rig.name);
     }
 }
+
+#[test]
+fn small_host_tensors_count_as_memory_of_the_device() {
+    for rig in streaming_rigs(4 << 20, false) {
+        let (conv, x, weight) = (layer(&rig.context), numbers(&X), numbers(&[10, 6, 3, 3]));
+        let mut y = ArrayD::<f32>::zeros(IxDyn(&Y));
+        forward(&conv, x.view(), &weight, y.view_mut());
+        let held = rig.context.stats().bytes_held;
+        assert!(held >= 4 * (x.len() + weight.len()) as u64, "{}: {held} bytes held", rig.name);
+    }
+}

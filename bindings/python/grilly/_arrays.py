@@ -31,7 +31,7 @@ def as_float32(value: Any, name: str = "input") -> np.ndarray:
 def address(array: np.ndarray) -> int:
     """Where its first element is. `array.ctypes.data` says so too, but takes three times as long."""
     try:
-        return addressof(c_char.from_buffer(array))
+        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]  # any buffer
     except (TypeError, ValueError):  # read-only, strided, or empty
         return array.ctypes.data
 

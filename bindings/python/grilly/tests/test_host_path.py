@@ -8,12 +8,25 @@ import numpy as np
 import pytest
 
 import grilly
+from grilly._arrays import address
 
 X, W = (4, 3, 40, 40), (16, 3, 3, 3)
 
 
 def integers(shape, rng):
     return rng.randint(-2, 3, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((3, 4)), np.zeros((0, 4)), np.zeros(()), np.zeros((3, 4))[::-1], np.zeros((3, 4))[:, 1::2],
+        np.zeros((3, 4)).T, np.broadcast_to(np.float32(0), (3, 4)), np.frombuffer(bytes(12), np.float32),
+    ],
+    ids=["whole", "empty", "scalar", "reversed", "strided", "transposed", "broadcast", "read_only"],
+)
+def test_addresses_are_those_that_numpy_gives(array):
+    assert address(array) == array.ctypes.data
 
 
 def test_results_do_not_depend_on_where_arrays_are(compute, rng):
