@@ -53,19 +53,19 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
     if problem.n == 0 {
         return Ok(());
     }
-    let depthwise = depthwise::applies(problem);
+    let raw = whole(Role::Weight, problem.weight_elements());
+    if depthwise::applies(problem) {
+        let by_strips = strips::plan(problem, limits, raw, plan)?;
+        return if by_strips { Ok(()) } else { depthwise::plan(problem, limits, plan) };
+    }
     let bytes = pack::packed_bytes(problem);
-    let weight = match prepacked && !depthwise {
-        true => Operand { role: Role::Packed, offset: 0, bytes },
-        false => whole(Role::Weight, problem.weight_elements()),
-    };
-    let dense = if depthwise { None } else { Some(implicit_gemm::choice(problem, limits)) };
-    let seconds = dense.as_ref().and_then(|choice| choice.as_ref().ok()).map_or(f64::INFINITY, |choice| choice.seconds);
-    let faster = strips::seconds(problem, limits).is_some_and(|strips| strips < seconds);
+    let weight = if prepacked { Operand { role: Role::Packed, offset: 0, bytes } } else { raw };
+    let choice = implicit_gemm::choice(problem, limits);
+    let dense = choice.as_ref().map_or(f64::INFINITY, |choice| choice.seconds);
+    let faster = strips::seconds(problem, limits).is_some_and(|seconds| seconds < dense);
     if (faster || limits.kernel == Some(strips::NAME)) && strips::plan(problem, limits, weight, plan)? {
         return Ok(());
     }
-    let Some(choice) = dense else { return depthwise::plan(problem, limits, plan) };
     let packed = if prepacked {
         weight
     } else {

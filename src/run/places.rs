@@ -272,7 +272,7 @@ impl<'a> Place<'a> {
         let bytes = 4 * array.elements() as u64;
         let pinned = pinned(device, &array);
         let direct = at_once && bytes <= DIRECT_BYTES && device.has_upload_memory();
-        // Only as kernels take every block's beginning: for another offset one would be compiled within the call.
+        // A kernel reads and writes vectors at multiples of 16 bytes only; its other variant would be compiled first.
         let in_place = |offset: u64| device.is_unified() || direct && !arrives && offset.is_multiple_of(16);
         if let Some((block, offset)) = &pinned
             && in_place(*offset)

@@ -213,9 +213,10 @@ impl Pool {
         for ((home, _), free) in self.free.iter_mut() {
             for returned in free.extract_if(.., |returned| reached(&returned.serials, completed)) {
                 let Memory { buffer, source, class, .. } = returned.memory;
-                match home {
-                    Home::Device | Home::Upload => self.usage.bytes_held -= class,
-                    Home::Staging | Home::Host => self.usage.host_bytes_held -= class,
+                if home.is_of_device() {
+                    self.usage.bytes_held -= class;
+                } else {
+                    self.usage.host_bytes_held -= class;
                 }
                 match source {
                     Source::Imported(imported) => imported.free(device),
