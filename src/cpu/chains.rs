@@ -21,10 +21,9 @@ impl Chains {
     /// Chains summed into one total before it is added to a higher one; √512 u is what keeps the Frobenius error low.
     pub(super) const A_TOTAL: usize = 512;
 
-    /// For a sum of `terms`, computed in passes of `pass` terms, of which one may meet a rounding `more`.
-    pub(super) fn new(terms: usize, pass: usize, more: bool) -> Chains {
+    /// For a sum of `terms`, computed in `passes` of at most `pass` terms, of which one may meet a rounding `more`.
+    pub(super) fn new(terms: usize, passes: usize, pass: usize, more: bool) -> Chains {
         let budget = 8.0 * (terms as f64).sqrt();
-        let passes = terms.div_ceil(pass.max(1)).max(1);
         let chains = |a_pass: usize| {
             let totals = passes * a_pass > Chains::A_TOTAL;
             Chains { length: pass.div_ceil(a_pass).max(1), a_pass, totals }
@@ -53,7 +52,8 @@ mod tests {
         for terms in (1..5000usize).chain((5000..200_000).step_by(997)).chain([802_816, 10_000_000]) {
             for most in [1, 9, 25, 72, 147, 288] {
                 let pass = terms.div_ceil(terms.div_ceil(most));
-                let (chains, passes) = (Chains::new(terms, pass, true), terms.div_ceil(pass));
+                let passes = terms.div_ceil(pass);
+                let chains = Chains::new(terms, passes, pass, true);
                 assert!(chains.length * chains.a_pass >= pass);
                 // Passes of few terms are those of layers with huge patches, and few terms in all then.
                 if most < 72 && passes > 2 * terms.isqrt() {
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn sums_of_up_to_64_terms_are_one_chain_if_the_pass_is() {
         for terms in 1..=64 {
-            assert_eq!(Chains::new(terms, terms, false).a_pass, 1, "{terms}");
+            assert_eq!(Chains::new(terms, 1, terms, false).a_pass, 1, "{terms}");
         }
     }
 }

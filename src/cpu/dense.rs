@@ -5,16 +5,20 @@
 //! with its padding written out serves every tap, step and dilation, and planes of any width fill whole tiles.
 //!
 //! An item is a region of pixels with a number of panels. The reduction runs in passes over a few channels, whose patch
-//! stays in the cache while panel after panel goes over it.
+//! stays in the cache while panel after panel goes over it; in a pass it runs tap after tap, so that tiles at a border
+//! can leave out the taps for which they would read padding.
 
 use super::Machine;
+use super::bounds::Bounds;
 use super::chains::Chains;
-use super::gather::{Gather, Term};
+use super::gather::{Block, Gather};
 use super::panel::{Kernel, Panel, TURNED, transpose};
 use super::parallel::{Shared, for_each};
-use super::region::{Layout, Region};
+use super::region::{Layout, Line, Region};
+use super::weights::Weights;
 use super::workspace::Workspace;
 use crate::error::Result;
+use std::ops::Range;
 
 /// Packed weights at most, in elements: 8 MiB. More result channels take turns.
 const MAX_PACKED: usize = 1 << 21;
@@ -54,8 +58,9 @@ struct Cut {
     panels: usize,
     turn: usize,
     together: usize,
-    /// Terms of a pass; of every group's whole channels, or of a part of one.
-    pass: usize,
+    /// A pass takes a block of so many channels, or of one at so many taps.
+    channels: usize,
+    taps: usize,
 }
 
 impl Cut {
@@ -68,14 +73,17 @@ impl Cut {
         // Whole passes first, then pixels: what a result is rounded to depends on no number of threads.
         let taps = gather.window();
         let channels = even(gather.channels, MAX_PASS / taps.max(1));
-        let mut pixels = gather.pixels().div_ceil(worthwhile.clamp(1, ITEMS)).clamp(MIN_PIXELS, PIXELS);
+        let regions = worthwhile.clamp(1, ITEMS).div_ceil(panels);
+        let mut pixels = gather.pixels().div_ceil(regions).clamp(MIN_PIXELS, PIXELS);
         let mut layout = Layout::new(gather, pixels);
         while channels * layout.most_channel > MAX_PATCH && pixels > MIN_PIXELS {
             pixels = (pixels / 2).max(MIN_PIXELS);
             layout = Layout::new(gather, pixels);
         }
         let channels = channels.min(MAX_PATCH / layout.most_channel.max(1));
-        let pass = if channels == 0 { even(taps, MAX_PASS) } else { even(gather.channels, channels) * taps };
+        let (channels, taps) =
+            if channels == 0 { (1, even(taps, MAX_PASS)) } else { (even(gather.channels, channels), taps) };
+        let passes = gather.channels.div_ceil(channels) * gather.window().div_ceil(taps);
 
         // If there are few regions, panels are apart too.
         let threads = machine.threads.worthwhile(gather.flops());
@@ -84,8 +92,16 @@ impl Cut {
         let turn = even(panels, (MAX_PACKED / (terms * panel.width).max(1)).clamp(1, panels));
         let fitting = MAX_SUMS / (layout.most_pixels.next_multiple_of(panel.pixels) * panel.width);
         let together = turn.div_ceil(apart).min(fitting).max(1);
-        let chains = Chains::new(terms, pass, matches!(start, Start::Old) || !machine.isa.fuses());
-        Cut { panel, chains, layout, panels, turn, together, pass }
+        let more = matches!(start, Start::Old) || !machine.isa.fuses();
+        let chains = Chains::new(terms, passes, channels * taps, more);
+        Cut { panel, chains, layout, panels, turn, together, channels, taps }
+    }
+
+    fn blocks(&self, gather: &Gather) -> impl Iterator<Item = Block> {
+        let pieces = |all: usize, size: usize| (0..all).step_by(size).map(move |at| at..all.min(at + size));
+        let (window, taps) = (gather.window(), self.taps);
+        pieces(gather.channels, self.channels)
+            .flat_map(move |channels| pieces(window, taps).map(move |taps| Block { channels: channels.clone(), taps }))
     }
 }
 
@@ -109,7 +125,12 @@ pub(super) fn correlate(
     let mut call = machine.threads.lease();
     let call = &mut *call;
     gather.terms(0, terms, &mut call.terms);
-    let weights = Weights { gather, weight, terms: &call.terms, panel: cut.panel };
+    call.rows.clear();
+    for block in cut.blocks(gather) {
+        let (channels, taps) = (block.channels.len(), block.taps.len());
+        call.rows.extend((0..channels).flat_map(|channel| (0..taps).map(move |tap| tap * channels + channel)));
+    }
+    let weights = Weights { gather, weight, terms: &call.terms, rows: &call.rows, panel: cut.panel };
     // A panel alone may be more than is packed at once; then each item packs what it reads.
     let shared = terms * cut.panel.width <= MAX_PACKED;
     let dst = Shared::new(dst);
@@ -125,7 +146,11 @@ pub(super) fn correlate(
                 for_each(&machine.threads, 8.0 * (panels * each) as f64, panels, |_, panel| {
                     // SAFETY: an item alone owns its panel.
                     let to = unsafe { all.slice(panel * each, each) };
-                    weights.pack(group, first + panel, 0..terms, to);
+                    for block in cut.blocks(gather) {
+                        let first_term = block.terms(gather).start;
+                        let to = &mut to[first_term * cut.panel.width..][..block.len() * cut.panel.width];
+                        weights.pack(group, first + panel, &block, to);
+                    }
                     Ok(())
                 })?;
             }
@@ -165,23 +190,24 @@ impl Job<'_> {
         own: &mut Workspace,
         group: usize,
         region: usize,
-        panels: std::ops::Range<usize>,
+        panels: Range<usize>,
         packed: Packed<'_>,
     ) -> Result<()> {
         let (cut, gather) = (self.cut, self.gather);
         let Panel { width, pixels: high, .. } = cut.panel;
-        let (terms, taps) = (gather.depth(), gather.window());
-        let region = cut.layout.region(gather, region, high, &mut own.begins);
+        let terms = gather.depth();
+        let region = cut.layout.region(gather, region, high, &mut own.begins, &mut own.bounds);
         let pixels = own.begins.len();
         let sums = own.sums.room(panels.len() * pixels * width + TURNED * width)?;
         let totals = own.totals.room(if cut.chains.totals { sums.len() } else { 0 })?;
         totals.fill(0.0);
 
         let mut joined = 0;
-        for first in (0..terms).step_by(cut.pass) {
-            let last = terms.min(first + cut.pass);
-            region.fill(gather, group, first / taps..(last - 1) / taps + 1, self.src, &mut own.b)?;
-            region.offsets(gather, first, last, &mut own.rows);
+        for block in cut.blocks(gather) {
+            let Range { start: first, end: last } = block.terms(gather);
+            region.fill(gather, group, &block, self.src, &mut own.b)?;
+            region.offsets(gather, &block, &mut own.rows);
+            Bounds::spans(&own.bounds, gather, &block, cut.chains.length, &mut own.stretches, &mut own.spans);
             if cut.chains.totals && joined + cut.chains.a_pass > Chains::A_TOTAL {
                 carry(sums, totals);
                 joined = 0;
@@ -191,8 +217,8 @@ impl Job<'_> {
                 let weights = match packed {
                     Packed::All(all) => &all[(i * terms + first) * width..(i * terms + last) * width],
                     Packed::Not(weights) => {
-                        let to = own.a.room((last - first) * width)?;
-                        weights.pack(group, panel, first..last, to);
+                        let to = own.a.room(block.len() * width)?;
+                        weights.pack(group, panel, &block, to);
                         &*to
                     }
                 };
@@ -201,9 +227,10 @@ impl Job<'_> {
                 let kernel = Kernel {
                     src: &own.b,
                     pixels: &own.begins,
+                    stretches: &own.stretches,
+                    spans: &own.spans,
                     terms: &own.rows,
                     weights,
-                    chain: cut.chains.length,
                     start: begin,
                 };
                 let lanes = width.min((gather.outputs - panel * width).next_power_of_two());
@@ -241,7 +268,9 @@ impl Job<'_> {
         let channels = width.min(gather.outputs - first);
         let keep = matches!(self.start, Start::Old);
         let plane = gather.dst[0] * gather.dst[1];
-        region.lines(|at, image, row, column, len| {
+        let mut at = 0;
+        region.lines(gather, |Line { image, row, columns, .. }| {
+            let (len, column) = (columns.len(), columns.start);
             let line = gather.dst_plane(image, group, first)
                 + (gather.origin[0] + gather.spacing[0] * row) * gather.dst[1]
                 + gather.origin[1];
@@ -250,15 +279,27 @@ impl Job<'_> {
                 let line = line + channel * plane + gather.spacing[1] * column;
                 let sums = &sums[at * width + channel..];
                 let plain = channels - channel >= TURNED && gather.spacing[1] == 1 && !keep;
-                let squares = if plain { len / TURNED } else { 0 };
-                if squares > 0 {
+                if plain && len >= TURNED {
                     // SAFETY: an item alone owns its pixels of its channels of its group.
                     unsafe {
-                        let to = self.dst.rows(line, TURNED, plane, squares * TURNED);
-                        transpose(isa, sums, width, squares, to, plane);
+                        let to = self.dst.rows(line, TURNED, plane, len);
+                        transpose(isa, sums, width, len / TURNED, to, plane);
+                        if !len.is_multiple_of(TURNED) {
+                            // Another square, which overlaps the last.
+                            let pixel = len - TURNED;
+                            transpose(isa, &sums[pixel * width..], width, 1, to.add(pixel), plane);
+                        }
                     }
+                    continue;
                 }
-                for pixel in (squares * TURNED..len).step_by(TURNED) {
+                if len == 1 {
+                    for (i, &sum) in sums.iter().take(TURNED.min(channels - channel)).enumerate() {
+                        // SAFETY: as above.
+                        unsafe { store(self.dst, line + i * plane, 1, &[sum], 0.0, keep) };
+                    }
+                    continue;
+                }
+                for pixel in (0..len).step_by(TURNED) {
                     let count = TURNED.min(len - pixel);
                     let mut turned = [[0.0; TURNED]; TURNED];
                     // SAFETY: it is a square; behind the last pixel's sums there is room for another square's rows.
@@ -272,6 +313,7 @@ impl Job<'_> {
                     }
                 }
             }
+            at += len;
         });
     }
 }
@@ -307,55 +349,4 @@ pub(super) unsafe fn store(dst: &Shared<'_, f32>, at: usize, spacing: usize, sum
 /// Cuts `size` into equal pieces of at most `most`.
 pub(super) fn even(size: usize, most: usize) -> usize {
     size.div_ceil(size.div_ceil(most.max(1)).max(1))
-}
-
-/// The weights of a call, as they come.
-struct Weights<'a> {
-    gather: &'a Gather,
-    weight: &'a [f32],
-    terms: &'a [Term],
-    panel: Panel,
-}
-
-impl Weights<'_> {
-    /// Packs some terms of a panel of result channels, side by side; channels beyond the last are zero.
-    fn pack(&self, group: usize, panel: usize, terms: std::ops::Range<usize>, to: &mut [f32]) {
-        let (gather, width) = (self.gather, self.panel.width);
-        let first = panel * width;
-        let weight = &self.weight[group * gather.weight_group + first * gather.weight_output..];
-        let channels = width.min(gather.outputs - first);
-        match (width, channels) {
-            (8, 8) => self.whole::<8>(weight, &self.terms[terms], to),
-            (16, 16) => self.whole::<16>(weight, &self.terms[terms], to),
-            (32, 32) => self.whole::<32>(weight, &self.terms[terms], to),
-            _ => {
-                for (to, term) in to.chunks_exact_mut(width).zip(&self.terms[terms]) {
-                    to.fill(0.0);
-                    let column = weight[term.weight..].iter().step_by(gather.weight_output);
-                    to[..channels].iter_mut().zip(column).for_each(|(to, weight)| *to = *weight);
-                }
-            }
-        }
-    }
-
-    /// A full panel, in squares where the terms of a channel follow each other.
-    fn whole<const WIDTH: usize>(&self, weight: &[f32], terms: &[Term], to: &mut [f32]) {
-        let distance = self.gather.weight_output;
-        let consecutive = |terms: &[Term]| terms.windows(2).all(|pair| pair[1].weight == pair[0].weight + 1);
-        for (terms, to) in terms.chunks(TURNED).zip(to.as_chunks_mut::<WIDTH>().0.chunks_mut(TURNED)) {
-            if terms.len().min(to.len()) == TURNED && consecutive(terms) {
-                let to = to.as_flattened_mut();
-                for channel in (0..WIDTH).step_by(TURNED) {
-                    let rows = &weight[terms[0].weight + channel * distance..];
-                    // SAFETY: `to` has a row of WIDTH, a multiple of the square's side, for each of its terms.
-                    unsafe { transpose(self.panel.isa, rows, distance, 1, to[channel..].as_mut_ptr(), WIDTH) };
-                }
-                continue;
-            }
-            for (to, term) in to.iter_mut().zip(terms) {
-                let column = &weight[term.weight..][..(WIDTH - 1) * distance + 1];
-                *to = std::array::from_fn(|channel| column[channel * distance]);
-            }
-        }
-    }
 }

@@ -6,6 +6,7 @@
 //! pixels of a class without taps have gradient zero.
 
 use crate::problem::Problem;
+use std::ops::Range;
 
 /// One kernel row or column.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +164,7 @@ impl Gather {
         self.batch * self.grid[0] * self.grid[1]
     }
 
-    /// Multiplications and additions of the pass.
+    /// Multiplications and additions of the block.
     pub(super) fn flops(&self) -> f64 {
         2.0 * (self.pixels() as f64) * (self.depth() as f64) * (self.outputs as f64) * (self.groups as f64)
     }
@@ -176,6 +177,31 @@ impl Gather {
     /// Where the result plane of a group's channel starts.
     pub(super) fn dst_plane(&self, image: usize, group: usize, output: usize) -> usize {
         ((image * self.groups + group) * self.outputs + output) * self.dst[0] * self.dst[1]
+    }
+
+    /// Cuts a range of grid coordinates where other taps read inside the plane, and lists those with each piece: the
+    /// middle, for which all do, and every coordinate at a border alone.
+    pub(super) fn alike(&self, axis: usize, range: Range<usize>) -> impl Iterator<Item = Alike> + use<> {
+        let (taps, step, size) = (self.taps[axis], self.step[axis], self.src[axis] as isize);
+        let [least, most] = self.shifts(axis).unwrap_or([0, 0]);
+        let steps = |distance: isize| distance.max(0).unsigned_abs().div_ceil(step);
+        let middle = steps(-least)..steps(size - most);
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let from = at;
+            if from >= range.end {
+                return None;
+            }
+            if middle.contains(&from) {
+                at = middle.end.min(range.end);
+                return Some(Alike { at: from..at, taps: 0..taps.count });
+            }
+            at += 1;
+            let reads = |&i: &usize| (0..size).contains(&(taps.get(i).shift + (from * step) as isize));
+            let first = (0..taps.count).find(reads).unwrap_or(0);
+            let end = (first..taps.count).rfind(reads).map_or(first, |last| last + 1);
+            Some(Alike { at: from..at, taps: first..end })
+        })
     }
 
     /// Channel, kernel row and kernel column of terms `first..last` of the reduction, which runs over them in that order.
@@ -215,6 +241,30 @@ impl Gather {
             at += len;
         }
     }
+}
+
+/// Terms of whole channels, or of a part of one; one tap's after the other's.
+pub(super) struct Block {
+    pub(super) channels: Range<usize>,
+    pub(super) taps: Range<usize>,
+}
+
+impl Block {
+    pub(super) fn len(&self) -> usize {
+        self.channels.len() * self.taps.len()
+    }
+
+    /// Where its terms are among those of all passes.
+    pub(super) fn terms(&self, gather: &Gather) -> Range<usize> {
+        let first = self.channels.start * gather.window() + self.taps.start;
+        first..first + self.len()
+    }
+}
+
+/// Grid coordinates of one axis, for which the same taps read inside the plane.
+pub(super) struct Alike {
+    pub(super) at: Range<usize>,
+    pub(super) taps: Range<usize>,
 }
 
 /// One term of the reduction, within its group and image.
@@ -331,4 +381,45 @@ impl Sizes {
 
 fn common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Conv2dConfig;
+    use crate::problem::{Pass, PassOptions};
+
+    #[test]
+    fn coordinates_are_alike_whose_taps_read_the_same() {
+        for (size, kernel, stride, padding, dilation) in [
+            (7, 3, 1, 1, 1),
+            (9, 3, 2, 1, 1),
+            (9, 5, 1, 4, 2),
+            (5, 4, 3, 3, 1),
+            (2, 3, 1, 5, 2),
+            (6, 1, 1, 0, 1),
+            (8, 2, 3, 0, 1),
+        ] {
+            let mut config = Conv2dConfig::new(1, 1, [1, kernel]);
+            (config.stride, config.padding, config.dilation) = ([1, stride], [[0, 0], [padding; 2]], [1, dilation]);
+            let input = [1, 1, 1, size];
+            let problem = Problem::new(&config, input, Pass::Forward, PassOptions::default()).unwrap();
+            for gather in Gather::backward_input(&problem).0.chain([Gather::forward(&problem)]) {
+                for range in [0..gather.grid[1], 1..gather.grid[1].max(2) - 1] {
+                    let mut next = range.start;
+                    for alike in gather.alike(1, range.clone()) {
+                        assert_eq!(alike.at.start, next);
+                        next = alike.at.end;
+                        for at in alike.at {
+                            let reads = |i: usize| gather.taps[1].get(i).shift + (gather.step[1] * at) as isize;
+                            let inside = |&i: &usize| (0..gather.src[1] as isize).contains(&reads(i));
+                            let taps: Vec<usize> = (0..gather.taps[1].count).filter(inside).collect();
+                            assert_eq!(alike.taps.clone().collect::<Vec<_>>(), taps, "{problem:?} at {at}");
+                        }
+                    }
+                    assert_eq!(next, range.end.max(range.start));
+                }
+            }
+        }
+    }
 }

@@ -2,7 +2,8 @@
 //! them.
 //!
 //! - `gather`: a pass as a correlation over pixels and taps; forward and input gradient are the same thing.
-//! - `dense`: forward and input gradient with many result channels, by the tiles of `panel` over a `region`'s patch.
+//! - `dense`: forward and input gradient with many result channels, by the tiles of `panel` over a `region`'s patch
+//!   and packed `weights`; `bounds` says which products with padding they leave out.
 //! - `weight_gradient`: through the tile engine `gemm`, from pixels laid out by `interleaved`.
 //! - `pointwise`: forward and input gradient of kernels of one element.
 //! - `direct`, `direct_weight_gradient`: depthwise layers and small groups; `patch` pads for them.
@@ -13,6 +14,7 @@
 //!
 //! Slices are contiguous: x and dx are N C H W, weight and dweight K C/g R S, y and dy N K P Q.
 
+mod bounds;
 mod chains;
 mod dense;
 mod direct;
@@ -34,6 +36,7 @@ mod region;
 mod tests;
 mod threads;
 mod weight_gradient;
+mod weights;
 mod workspace;
 
 pub(crate) use elementwise::elementwise;

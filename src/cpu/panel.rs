@@ -3,6 +3,7 @@
 use super::isa::{Isa, Plain, Vector};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
+use std::ops::Range;
 
 /// The size of an instruction set's tiles.
 #[derive(Clone, Copy)]
@@ -19,14 +20,30 @@ pub(super) struct Kernel<'a> {
     pub(super) src: &'a [f32],
     /// Where each pixel's window begins in `src`; whole tiles.
     pub(super) pixels: &'a [usize],
+    /// All tiles, and the terms of each, in order.
+    pub(super) stretches: &'a [Stretch],
+    pub(super) spans: &'a [Span],
     /// Where in a window each term reads.
     pub(super) terms: &'a [usize],
     /// A panel's width of weights for each term.
     pub(super) weights: &'a [f32],
-    /// Terms summed in one chain.
-    pub(super) chain: usize,
     /// What the first chain begins with, a panel's width; without, every chain is added to the sums that are there.
     pub(super) start: Option<&'a [f32]>,
+}
+
+/// Tiles that sum the same terms.
+#[derive(Clone, Debug)]
+pub(super) struct Stretch {
+    pub(super) tiles: usize,
+    /// Which of the spans, one at least.
+    pub(super) spans: Range<usize>,
+}
+
+/// Terms that follow each other, all in one chain; the chain goes on in the next span unless this one ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) terms: Range<usize>,
+    pub(super) ends: bool,
 }
 
 impl Panel {
@@ -50,7 +67,9 @@ impl Panel {
         assert!(furthest(kernel.pixels) + furthest(kernel.terms) < kernel.src.len(), "a window ends beyond the pixels");
         assert!(kernel.weights.len() == kernel.terms.len() * self.width, "there is a panel of weights for each term");
         assert!(kernel.start.is_none_or(|start| start.len() == self.width), "a panel begins with its width");
-        assert!(kernel.pixels.len().is_multiple_of(self.pixels) && kernel.chain > 0, "tiles and chains are whole");
+        let tiles: usize = kernel.stretches.iter().map(|stretch| stretch.tiles).sum();
+        assert!(kernel.pixels.len() == tiles * self.pixels, "the stretches are all tiles");
+        assert!(kernel.spans.iter().all(|span| span.terms.end <= kernel.terms.len()), "a span ends beyond the terms");
         assert!(sums.len() == kernel.pixels.len() * self.width, "there is a panel of sums for each pixel");
         // SAFETY: `Isa` only names instruction sets that this processor was seen to have; every window ends within
         // `src`, and weights, start and sums are as long as a kernel reads and writes, by the assertions above.
@@ -99,30 +118,36 @@ unsafe fn avx512<const N: usize>(kernel: &Kernel<'_>, sums: &mut [f32]) {
 ///
 /// # Safety
 /// The processor has `V`. Every sum of one of `pixels` and one of `terms` is below `src`'s length; there are `WIDTH`
-/// weights for each term, `WIDTH` sums for each pixel and in `start`; `pixels` are whole tiles.
+/// weights for each term, `WIDTH` sums for each pixel and in `start`; `pixels` are whole tiles, as many as those of the
+/// stretches; spans end within `terms`.
 #[inline(always)]
 unsafe fn tiles<V: Vector, const PIXELS: usize, const N: usize, const WIDTH: usize>(
     kernel: &Kernel<'_>,
     sums: &mut [f32],
 ) {
+    let spans = kernel
+        .stretches
+        .iter()
+        .flat_map(|stretch| std::iter::repeat_n(&kernel.spans[stretch.spans.clone()], stretch.tiles));
     let tiles = kernel.pixels.as_chunks::<PIXELS>().0.iter().zip(sums.chunks_exact_mut(PIXELS * WIDTH));
-    for (pixels, sums) in tiles {
+    for ((pixels, sums), spans) in tiles.zip(spans) {
         // SAFETY: by the caller's promises, and `sums` has a panel's width for each pixel of the tile.
         unsafe {
             let windows: [*const f32; PIXELS] = std::array::from_fn(|i| kernel.src.as_ptr().wrapping_add(pixels[i]));
             let sums = sums.as_mut_ptr();
-            let mut weights = kernel.weights.as_ptr();
             let mut begin = kernel.start;
-            for terms in kernel.terms.chunks(kernel.chain) {
-                let mut tile = [[V::splat(0.0); N]; PIXELS];
-                if let Some(start) = begin {
-                    for v in 0..N {
-                        let start = V::load(start.as_ptr().add(v * V::LANES));
-                        for sums in &mut tile {
-                            sums[v] = start;
-                        }
+            let mut tile = [[V::splat(0.0); N]; PIXELS];
+            if let Some(start) = begin {
+                for v in 0..N {
+                    let start = V::load(start.as_ptr().add(v * V::LANES));
+                    for sums in &mut tile {
+                        sums[v] = start;
                     }
                 }
+            }
+            for span in spans {
+                let terms = kernel.terms.get_unchecked(span.terms.clone());
+                let mut weights = kernel.weights.as_ptr().add(span.terms.start * WIDTH);
                 // By fours, unrolled: what the loop itself takes is a sixth of a term.
                 let (fours, rest) = terms.as_chunks::<4>();
                 for four in fours {
@@ -135,6 +160,9 @@ unsafe fn tiles<V: Vector, const PIXELS: usize, const N: usize, const WIDTH: usi
                     add_term(&mut tile, &windows, term, weights);
                     weights = weights.add(WIDTH);
                 }
+                if !span.ends {
+                    continue;
+                }
                 // By reference: sums that an iterator moves go through memory.
                 for (i, tile) in tile.iter().enumerate() {
                     for (v, &sum) in tile.iter().enumerate() {
@@ -143,6 +171,7 @@ unsafe fn tiles<V: Vector, const PIXELS: usize, const N: usize, const WIDTH: usi
                     }
                 }
                 begin = None;
+                tile = [[V::splat(0.0); N]; PIXELS];
             }
         }
     }
@@ -240,15 +269,27 @@ mod tests {
             let pixels: Vec<usize> = (0..3 * panel.pixels).map(|i| i * 7 % 90).collect();
             let terms: Vec<usize> = (0..13).map(|i| i * 5 % 60).collect();
             let weights: Vec<f32> = (0..terms.len() * panel.width).map(|i| (i % 7) as f32 - 3.0).collect();
+            let span = |terms, ends| Span { terms, ends };
+            let spans = [span(0..3, false), span(4..5, true), span(5..13, true), span(0..6, true), span(9..9, true)];
+            let stretches = [Stretch { tiles: 1, spans: 0..3 }, Stretch { tiles: 2, spans: 3..5 }];
             let start: Vec<f32> = (0..panel.width).map(|i| i as f32).collect();
             for (channels, begin) in [(panel.width, Some(&start[..])), (1, Some(&start[..])), (panel.width, None)] {
-                let kernel =
-                    Kernel { src: &src, pixels: &pixels, terms: &terms, weights: &weights, chain: 5, start: begin };
+                let kernel = Kernel {
+                    src: &src,
+                    pixels: &pixels,
+                    stretches: &stretches,
+                    spans: &spans,
+                    terms: &terms,
+                    weights: &weights,
+                    start: begin,
+                };
                 let mut sums = vec![100.0; pixels.len() * panel.width];
                 panel.run(&kernel, channels, &mut sums);
-                for (&pixel, sums) in pixels.iter().zip(sums.chunks(panel.width)) {
+                for (i, (&pixel, sums)) in pixels.iter().zip(sums.chunks(panel.width)).enumerate() {
+                    let stretch = if i < panel.pixels { 0..3 } else { 3..5 };
                     for channel in 0..channels {
-                        let products = terms.iter().enumerate();
+                        let summed = |t: usize| spans[stretch.clone()].iter().any(|span| span.terms.contains(&t));
+                        let products = terms.iter().enumerate().filter(|&(t, _)| summed(t));
                         let products = products.map(|(t, term)| src[pixel + term] * weights[t * panel.width + channel]);
                         let before = begin.map_or(100.0, |begin| begin[channel]);
                         assert_eq!(sums[channel], before + products.sum::<f32>(), "{isa:?} {channels}");

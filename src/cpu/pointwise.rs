@@ -48,7 +48,8 @@ pub(super) fn correlate(
     let (pixels, channels) = (gather.pixels(), gather.channels);
     let tiles = Tiles::new(machine.isa);
     let pass = even(channels, MAX_PASS);
-    let chains = Chains::new(channels, pass, matches!(start, Start::Old) || !machine.isa.fuses());
+    let more = matches!(start, Start::Old) || !machine.isa.fuses();
+    let chains = Chains::new(channels, channels.div_ceil(pass), pass, more);
     if !gather.is_pointwise() || !machine.takes(Way::Pointwise, true) || chains.totals || channels > MAX_PACKED {
         return Ok(false);
     }

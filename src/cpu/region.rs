@@ -1,7 +1,8 @@
 //! Result pixels cut into regions, and what a region reads: a patch of source rows with its padding written out.
 
+use super::bounds::Bounds;
 use super::dense::even;
-use super::gather::Gather;
+use super::gather::{Alike, Block, Gather};
 use super::workspace::Floats;
 use crate::error::Result;
 use std::ops::Range;
@@ -11,6 +12,8 @@ pub(super) struct Layout {
     images: usize,
     rows: usize,
     columns: usize,
+    /// Whether pixels whose columns are alike stand together.
+    sorted: bool,
     /// Regions of the batch.
     pub(super) regions: usize,
     /// Pixels of the largest region.
@@ -20,17 +23,31 @@ pub(super) struct Layout {
 }
 
 /// A box of result pixels, and the patch that it reads, `[channel][image][row][column]`.
+///
+/// Pixels are in an order of their own: those whose windows reach beyond the plane at the same rows and columns stand
+/// together, so that whole tiles can leave out the products with what is not there.
 pub(super) struct Region {
     images: Range<usize>,
     rows: Range<usize>,
     columns: Range<usize>,
+    sorted: bool,
     patch: Patch,
+}
+
+/// Neighbours in a grid row, whose windows reach into the plane with the same taps.
+pub(super) struct Line<'a> {
+    pub(super) image: usize,
+    pub(super) row: usize,
+    pub(super) columns: &'a Range<usize>,
+    taps: [&'a Range<usize>; 2],
 }
 
 /// Elements of a cache line.
 const LINE: usize = 16;
 /// What it costs to begin another row of a patch, in elements that are copied.
 const ROW: usize = 12;
+/// Terms that a pixel must be able to leave out, to be stored apart from its neighbours.
+const LEFT_OUT: usize = 256;
 /// Shapes of boxes to choose from.
 const BOXES: usize = 8;
 
@@ -94,12 +111,20 @@ impl Layout {
         };
         let regions = batch.div_ceil(images) * height.div_ceil(rows) * width.div_ceil(columns);
         let most_channel = Patch::new(gather, images, rows, columns).channel;
-        Layout { images, rows, columns, regions, most_pixels: images * rows * columns, most_channel }
+        let sorted = gather.channels * gather.taps[0].count >= LEFT_OUT;
+        Layout { images, rows, columns, sorted, regions, most_pixels: images * rows * columns, most_channel }
     }
 
     /// A region, and for each of its pixels where the window begins in the patch; the last one is repeated to whole
-    /// tiles.
-    pub(super) fn region(&self, gather: &Gather, number: usize, tile: usize, windows: &mut Vec<usize>) -> Region {
+    /// tiles. Lists what these read, too.
+    pub(super) fn region(
+        &self,
+        gather: &Gather,
+        number: usize,
+        tile: usize,
+        windows: &mut Vec<usize>,
+        bounds: &mut Vec<Bounds>,
+    ) -> Region {
         let ([height, width], batch) = (gather.grid, gather.batch);
         let (bands, stretches) = (height.div_ceil(self.rows), width.div_ceil(self.columns));
         let part = |at: usize, size: usize, all: usize| at * size..all.min((at + 1) * size);
@@ -107,34 +132,36 @@ impl Layout {
         let rows = part(number / stretches % bands, self.rows, height);
         let columns = part(number % stretches, self.columns, width);
         let patch = Patch::new(gather, images.len(), rows.len(), columns.len());
+        let region = Region { images, rows, columns, sorted: self.sorted, patch };
         windows.clear();
-        for image in 0..images.len() {
-            for row in 0..rows.len() {
-                let line = image * patch.image + row * patch.step * patch.pitch;
-                windows.extend((0..columns.len()).map(|column| line + column * gather.step[1]));
-            }
-        }
+        bounds.clear();
+        region.lines(gather, |line| {
+            let Patch { image, step, pitch, .. } = region.patch;
+            let begin = (line.image - region.images.start) * image + (line.row - region.rows.start) * step * pitch;
+            let before = windows.len();
+            let columns = line.columns.clone().map(|column| column - region.columns.start);
+            windows.extend(columns.map(|column| begin + column * gather.step[1]));
+            Bounds::add(bounds, tile, before..windows.len(), line.taps);
+        });
         let last = windows[windows.len() - 1];
         windows.resize(windows.len().next_multiple_of(tile), last);
-        Region { images, rows, columns, patch }
+        region
     }
 }
 
 impl Region {
-    /// Lists where in a window terms `first..last` read, from the first one's channel on.
-    pub(super) fn offsets(&self, gather: &Gather, first: usize, last: usize, offsets: &mut Vec<usize>) {
-        let [rows, columns] = gather.taps;
+    /// Lists where in a window the terms of a block read.
+    pub(super) fn offsets(&self, gather: &Gather, block: &Block, offsets: &mut Vec<usize>) {
         let [top, left] = self.patch.first;
-        let begin = first / gather.window();
         offsets.clear();
-        offsets.extend(gather.places(first, last).map(|[channel, row, column]| {
-            let [row_shift, column_shift] = [rows.get(row).shift - top, columns.get(column).shift - left];
-            let tap = row_shift as usize * self.patch.pitch + column_shift as usize;
-            (channel - begin) * self.patch.channel + tap
-        }));
+        for [_, row, column] in gather.places(block.taps.start, block.taps.end) {
+            let [row, column] = [gather.taps[0].get(row).shift - top, gather.taps[1].get(column).shift - left];
+            let tap = row as usize * self.patch.pitch + column as usize;
+            offsets.extend((0..block.channels.len()).map(|channel| channel * self.patch.channel + tap));
+        }
     }
 
-    /// Fills the patch with the channels of some terms.
+    /// Fills the patch with the channels of a block.
     ///
     /// # Errors
     /// `OutOfHostMemory`.
@@ -142,13 +169,13 @@ impl Region {
         &self,
         gather: &Gather,
         group: usize,
-        channels: Range<usize>,
+        block: &Block,
         src: &[f32],
         patch: &mut Floats,
     ) -> Result<()> {
         let Patch { pitch, rows, image: image_len, channel: channel_len, .. } = self.patch;
         let [height, width] = gather.src;
-        let patch = patch.room(channels.len() * channel_len)?;
+        let patch = patch.room(block.channels.len() * channel_len)?;
         let left = self.patch.first[1] + (self.columns.start * gather.step[1]) as isize;
         let zeros = (-left).clamp(0, pitch as isize) as usize;
         let from = (left + zeros as isize) as usize;
@@ -157,7 +184,7 @@ impl Region {
         let source = |row: usize| self.patch.source(gather, self.rows.start, row);
         let above = (0..rows).take_while(|&row| source(row) < 0).count();
         let inside = (above..rows).take_while(|&row| source(row) < height as isize && count > 0).count();
-        for (channel, patch) in channels.zip(patch.chunks_exact_mut(channel_len)) {
+        for (channel, patch) in block.channels.clone().zip(patch.chunks_exact_mut(channel_len)) {
             for (image, patch) in self.images.clone().zip(patch.chunks_exact_mut(image_len)) {
                 let plane = &src[gather.src_plane(image, group, channel)..][..height * width];
                 let (before, lines) = patch.split_at_mut(above * pitch);
@@ -174,13 +201,21 @@ impl Region {
         Ok(())
     }
 
-    /// Calls `visit(at, image, row, column, len)` for every line of pixels, `at` its place among the region's.
-    pub(super) fn lines(&self, mut visit: impl FnMut(usize, usize, usize, usize, usize)) {
-        let mut at = 0;
-        for image in self.images.clone() {
-            for row in self.rows.clone() {
-                visit(at, image, row, self.columns.start, self.columns.len());
-                at += self.columns.len();
+    /// Visits all pixels in their order.
+    pub(super) fn lines(&self, gather: &Gather, mut visit: impl FnMut(Line<'_>)) {
+        let mut piece = |rows: &Alike, columns: &Alike| {
+            for image in self.images.clone() {
+                for row in rows.at.clone() {
+                    visit(Line { image, row, columns: &columns.at, taps: [&rows.taps, &columns.taps] });
+                }
+            }
+        };
+        let all = Alike { at: self.columns.clone(), taps: 0..gather.taps[1].count };
+        for rows in gather.alike(0, self.rows.clone()) {
+            if self.sorted {
+                gather.alike(1, self.columns.clone()).for_each(|columns| piece(&rows, &columns));
+            } else {
+                piece(&rows, &all);
             }
         }
     }

@@ -1,7 +1,9 @@
 //! The memory that a thread works in, kept between calls so that none allocates what an earlier one already had.
 
+use super::bounds::Bounds;
 use super::gather::{Run, Term};
 use super::interleaved::Segment;
+use super::panel::{Span, Stretch};
 use crate::error::{Error, Result, Status};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +21,10 @@ pub(super) struct Workspace {
     pub(super) terms: Vec<Term>,
     pub(super) runs: Vec<Run>,
     pub(super) segments: Vec<Segment>,
+    /// Which terms tiles sum.
+    pub(super) bounds: Vec<Bounds>,
+    pub(super) stretches: Vec<Stretch>,
+    pub(super) spans: Vec<Span>,
     /// Where the panels of B begin, and their rows.
     pub(super) begins: Vec<usize>,
     pub(super) rows: Vec<usize>,
