@@ -3,7 +3,8 @@
 // address is pixel + tap + channel plane, without any division.
 //
 // The weight is packed as [group][tap][source channel][result channel], with the innermost axis padded to whole
-// vectors of four; see pack-weights.glsl. With ROWS_IN_LANES the source is packed too, see pack-channels.glsl.
+// vectors of four, see pack-weights.glsl; or raw, where its result is small. With ROWS_IN_LANES the source is packed too,
+// see pack-channels.glsl.
 
 #include "lib/phases.glsl"
 #include "lib/tile.glsl"
@@ -40,11 +41,13 @@ ivec2 first_source(Pixel pixel) {
 
 bool in_source(ivec2 at) { return uint(at.x) < SOURCE_HEIGHT && uint(at.y) < SOURCE_WIDTH; }
 
-// The packed weight's row of the phase's tap (r, s) and the group's source channel 0.
-uint weight_row(uint r, uint s) {
-    uint tap = (h_axis.tap + r * h_axis.tap_step) * pc.S + w_axis.tap + s * w_axis.tap_step;
-    return (group * pc.R * pc.S + tap) * reduced_channels;
+// The kernel element of the phase's tap (r, s).
+uint kernel_element(uint r, uint s) {
+    return (h_axis.tap + r * h_axis.tap_step) * pc.S + w_axis.tap + s * w_axis.tap_step;
 }
+
+// The packed weight's row of that tap and the group's source channel 0.
+uint weight_row(uint r, uint s) { return (group * pc.R * pc.S + kernel_element(r, s)) * reduced_channels; }
 
 void begin_fetching();
 

@@ -6,6 +6,7 @@
 
 // Room for the list of steps, in whole blocks; 1: there is none.
 layout(constant_id = 1) const uint LISTED_STEPS = 1;
+layout(constant_id = 3) const bool PACKED = true; // the weight comes as pack-weights.glsl has it, not raw
 
 const uint A_VECTORS = BLOCK * TILE_M / 4;
 const uint A_LOADS = (A_VECTORS + THREADS - 1) / THREADS; // a small A has less than one for each thread
@@ -39,6 +40,37 @@ ivec2 first_element(uint phase) {
 }
 
 bool in_kernel(ivec2 element) { return uint(element.x) < pc.R && uint(element.y) < pc.S; }
+
+// Where the weights of the phase's tap (r, s) are, for source channel 0 of the group and, if they are raw, row 0.
+uint weights_at(uint r, uint s) {
+    return PACKED ? weight_row(r, s) : group * m_count * reduced_channels * pc.R * pc.S + kernel_element(r, s);
+}
+
+// Those of a source channel further on.
+uint weights_at_channel(uint first, uint channel) {
+#ifdef BACKWARD_INPUT
+    return first + channel * (PACKED ? 1 : m_count * pc.R * pc.S);
+#else
+    return first + channel * (PACKED ? 1 : pc.R * pc.S);
+#endif
+}
+
+// This thread's four rows of them.
+vec4 read_weights(uint at) {
+    if (PACKED) {
+        return WEIGHT_VECTOR(at * m_vectors + a_vector_at);
+    }
+#ifdef BACKWARD_INPUT
+    uint row_step = pc.R * pc.S;
+#else
+    uint row_step = reduced_channels * pc.R * pc.S;
+#endif
+    vec4 weights;
+    [[unroll]] for (uint i = 0; i < 4; ++i) {
+        weights[i] = WEIGHT(at + min(4 * a_vector_at + i, m_count - 1) * row_step);
+    }
+    return weights;
+}
 
 #include "lib/implicit_gemm_steps.glsl"
 
@@ -79,10 +111,10 @@ void fetch_tap() {
         reads_fetched = in_kernel(computed_element + step);
         element = in_kernel(fetched_element + step) ? fetched_element + step : ivec2(0);
     }
-    uint first_row = weight_row(element.x, element.y);
+    uint first = weights_at(element.x, element.y);
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint channel = next_channel + a_row() + i * A_STEP;
-        vec4 weights = WEIGHT_VECTOR((first_row + existing(channel)) * m_vectors + a_vector_at);
+        vec4 weights = read_weights(weights_at_channel(first, existing(channel)));
         a_next[i] = exists(channel) ? weights : vec4(0);
     }
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {

@@ -6,7 +6,7 @@ const bool BY_STEPS = LISTED_STEPS > 1;
 struct Step {
     ivec2 reach; // rows and columns from a pixel's first source to this step's
     int offset;  // the same in elements, and from channel 0 to this step's
-    int row;     // of the packed weight; -1: there is no such step
+    int weights; // where they are; -1: there is no such step
 };
 
 shared ivec4 steps[LISTED_STEPS];
@@ -22,7 +22,8 @@ void list_steps() {
             uint channel = i % reduced_channels;
             ivec2 reach = ivec2(tap / w_axis.taps, tap % w_axis.taps) * ivec2(h_axis.reach, w_axis.reach);
             int offset = reach.x * int(SOURCE_WIDTH) + reach.y + int(channel * source_plane);
-            steps[i] = ivec4(reach, offset, weight_row(tap / w_axis.taps, tap % w_axis.taps) + channel);
+            uint first = weights_at(tap / w_axis.taps, tap % w_axis.taps);
+            steps[i] = ivec4(reach, offset, weights_at_channel(first, channel));
         }
     }
     barrier();
@@ -35,14 +36,14 @@ Step step_at(uint i) {
 
 void fetch_steps() {
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
-        int row = step_at(next_step + a_row() + i * A_STEP).row;
-        vec4 weights = WEIGHT_VECTOR(uint(max(row, 0)) * m_vectors + a_vector_at);
-        a_next[i] = row >= 0 ? weights : vec4(0);
+        int at = step_at(next_step + a_row() + i * A_STEP).weights;
+        vec4 weights = read_weights(uint(max(at, 0)));
+        a_next[i] = at >= 0 ? weights : vec4(0);
     }
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
         uint j = i % PIXELS;
         Step step = step_at(next_step + b_row(i));
-        bool hit = step.row >= 0 && pixel_exists[j] && in_source(pixel_source[j] + step.reach);
+        bool hit = step.weights >= 0 && pixel_exists[j] && in_source(pixel_source[j] + step.reach);
         int first = pixel_source[j].x * int(SOURCE_WIDTH) + pixel_source[j].y;
         float value = SOURCE(pixel_plane[j] + (hit ? uint(first + step.offset) : 0));
         b_next[i] = hit ? value : 0;

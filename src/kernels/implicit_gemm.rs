@@ -14,12 +14,30 @@ pub const STEPS: &str = "implicit_gemm_steps";
 /// What it calls input gradients that take all phases of a stride at once.
 pub const JOINT_PHASES: &str = "implicit_gemm_joint_phases";
 
+/// What it calls the reading of raw weights.
+pub const RAW: &str = "implicit_gemm_raw";
+
+/// Terms of a sum at most for which one wave of workgroups reads raw weights in the time that packing takes.
+const MOST_RAW_TERMS: u64 = 160;
+
 /// How a problem is served on a device.
 pub struct Choice {
     tile: Tile,
     way: Way,
     /// Estimated time.
     pub seconds: f64,
+}
+
+impl Choice {
+    /// Whether a raw weight is read as it is, instead of being packed first: where packing would only copy it, and where
+    /// there is so little to do that a further dispatch takes longer than reading the weight's rows element by element.
+    pub fn reads_raw(&self, problem: &Problem, limits: &Limits) -> bool {
+        let Size { m, n, runs, run, .. } = self.way.size;
+        let tiles = m.div_ceil(self.tile.m()) * n.div_ceil(self.tile.n()) * problem.groups;
+        let short = tiles <= u64::from(limits.concurrent_workgroups / 2) && runs * run <= MOST_RAW_TERMS;
+        let packed_already = problem.pass == Pass::BackwardInput && problem.taps() == 1;
+        !self.tile.own_columns() && (short || packed_already || limits.kernel == Some(RAW))
+    }
 }
 
 /// What a block of the reduction is made of, and what is a row of the result.
@@ -39,7 +57,11 @@ pub fn choice(problem: &Problem, limits: &Limits) -> Result<Choice> {
     let kernel = kernel_for(problem);
     let chosen = |way: Way| choose(kernel, &way.size, limits).map(|(tile, seconds)| Choice { tile, way, seconds });
     let cost = |choice: &Choice| if limits.kernel == Some(choice.way.name) { 0.0 } else { choice.seconds };
-    let by_taps = chosen(Way::by_taps(problem))?;
+    let mut by_taps = Way::by_taps(problem);
+    if limits.kernel == Some(RAW) {
+        by_taps.size.takers = Takers::Shared;
+    }
+    let by_taps = chosen(by_taps)?;
     // A software driver has to compile a pipeline for each way, and only has kernels fit for the first.
     let others = [Way::by_steps(problem), Way::joint_phases(problem)].into_iter().flatten();
     let offered = others.filter(|way| !limits.software || limits.kernel == Some(way.name));
@@ -109,20 +131,21 @@ fn channels(problem: &Problem) -> (u64, u64) {
     if problem.pass == Pass::Forward { channels } else { (channels.1, channels.0) }
 }
 
-/// Appends the product of `packed`, a weight in [`super::pack`]'s order, and the source.
+/// Appends the product of the weight and the source. The weight is packed in [`super::pack`]'s order, or raw if the
+/// choice may read it so, as its role says.
 ///
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
-pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, packed: Operand, plan: &mut Plan) -> Result<()> {
+pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand, plan: &mut Plan) -> Result<()> {
     let Choice { tile, way: Way { size, phases, name }, seconds } = choice;
     let kernel = kernel_for(problem);
     let (_, source_channels) = channels(problem);
     let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };
-    let reach = Reach::new(&read, limits, &[("the packed weight", packed.bytes / 4)])?;
+    let reach = Reach::new(&read, limits, &[("the weight", weight.bytes / 4)])?;
     let (source, binding) = if problem.pass == Pass::Forward { (Role::Input, 0) } else { (Role::Output, 3) };
     let mut packing = Packing::new(source);
     for images in reach.slices(problem) {
-        let mut operands = operands(problem, &images, packed);
+        let mut operands = operands(problem, &images, weight);
         if tile.packs_channels() {
             operands[binding] = Some(packing.plan(problem, limits, &images, reach.addresses, plan)?);
         }
@@ -131,6 +154,7 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, packed: Operand
             0 => source_channels.is_multiple_of(u64::from(tile.block)).into(),
             1 => tile.listed(size).max(1) as u32,
             2 => (*name == JOINT_PHASES).into(),
+            3 => (weight.role != Role::Weight).into(),
             id => unreachable!("{} has no constant {id}", module.name),
         };
         let dispatch = Dispatch {

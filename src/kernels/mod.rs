@@ -23,8 +23,9 @@ pub use select::{plan, plan_packing};
 use crate::plan::Module;
 
 /// What [`crate::plan::Limits::kernel`] may name: where more than one kernel serves a problem, this one takes it.
-pub const CHOICES: [&str; 6] = [
+pub const CHOICES: [&str; 7] = [
     implicit_gemm::STEPS,
+    implicit_gemm::RAW,
     implicit_gemm::JOINT_PHASES,
     strips::NAME,
     "segments-backward-weight",

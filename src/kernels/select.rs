@@ -66,14 +66,15 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
     if (faster || limits.kernel == Some(strips::NAME)) && strips::plan(problem, limits, weight, plan)? {
         return Ok(());
     }
-    let packed = if prepacked {
+    let choice = choice?;
+    let weight = if prepacked || choice.reads_raw(problem, limits) {
         weight
     } else {
         let packed = Operand { role: Role::Workspace, offset: plan.reserve(bytes), bytes };
         pack::plan(problem, limits, packed, plan)?;
         packed
     };
-    implicit_gemm::plan(problem, limits, &choice?, packed, plan)
+    implicit_gemm::plan(problem, limits, &choice, weight, plan)
 }
 
 fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {

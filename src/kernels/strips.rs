@@ -18,6 +18,7 @@ pub const NAME: &str = "strips";
 
 /// Share of a device's peak that forward passes and input gradients reach.
 const RESULTS_EFFICIENCY: f64 = 0.2;
+const RESULTS_EFFICIENCY_SOFTWARE: f64 = 0.04;
 /// The same of weight gradients.
 const EFFICIENCY: f64 = 0.2;
 /// Weight gradients of groups with several channels read both planes again for each pair.
@@ -41,7 +42,7 @@ struct Window {
 /// Estimated time of a forward pass or an input gradient, if there is a kernel for it.
 pub fn seconds(problem: &Problem, limits: &Limits) -> Option<f64> {
     let window = window(problem, limits)?;
-    let efficiency = if limits.software { EFFICIENCY_SOFTWARE } else { RESULTS_EFFICIENCY };
+    let efficiency = if limits.software { RESULTS_EFFICIENCY_SOFTWARE } else { RESULTS_EFFICIENCY };
     let strips = problem.n * window.strips(problem);
     let results = if problem.pass == Pass::Forward { problem.output_elements() } else { problem.input_elements() };
     // Strips at the edges compute what does not exist.
@@ -120,10 +121,10 @@ fn by_name(problem: &Problem, limits: &Limits) -> bool {
     limits.kernel == Some(name)
 }
 
-/// A software driver takes seconds to compile a pipeline, so it gets strips only where they are several times as fast as
-/// what serves any shape: depthwise layers with rows of whole vectors, and weight gradients of groups.
+/// A software driver takes seconds to compile a pipeline, so depthwise layers get strips only where these are several
+/// times as fast as what serves any of them: with rows of whole vectors.
 fn pays_on_software(problem: &Problem) -> bool {
-    if depthwise::applies(problem) { vectors(problem) == ALL_VECTORS } else { problem.pass == Pass::BackwardWeight }
+    !depthwise::applies(problem) || vectors(problem) == ALL_VECTORS
 }
 
 /// The tensors whose rows are whole vectors.

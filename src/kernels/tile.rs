@@ -42,7 +42,7 @@ const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
     Efficiency { gpu: 0.57, gpu_transposing: 0.13, software: 0.05 },
     Efficiency { gpu: 0.50, gpu_transposing: 0.17, software: 0.05 },
     Efficiency { gpu: 0.45, gpu_transposing: 0.12, software: 0.05 },
-    Efficiency { gpu: 0.15, gpu_transposing: 0.10, software: 0.10 },
+    Efficiency { gpu: 0.15, gpu_transposing: 0.10, software: 0.02 },
     Efficiency { gpu: 0.10, gpu_transposing: 0.10, software: 0.20 },
 ];
 
@@ -100,7 +100,7 @@ impl Tile {
     }
 
     /// Whether each thread has columns of B for itself; see the engine.
-    fn own_columns(&self) -> bool {
+    pub fn own_columns(&self) -> bool {
         self.lanes_n == self.threads
     }
 
