@@ -7,6 +7,7 @@ use crate::common::contract::Contract;
 use crate::common::data::{Data, Generator, Kind};
 use crate::common::guard::LAYOUTS;
 use crate::common::reference::{Expected, Reference};
+use crate::common::repeats::the_same_bits;
 use crate::common::rigs::{kernel_rigs, shared_rigs, sweep};
 use grilly::{Accumulate, Precision};
 
@@ -163,15 +164,5 @@ fn plans_give_what_calls_give() {
 
 #[test]
 fn the_same_call_gives_the_same_bits() {
-    let data = |case: &Case| Data::new(case, Kind::Normal);
-    sweep("calls repeated", shared_rigs(), &spread(8, &["long_"]), data, |rig, case, data| {
-        let request = Request::new(Precision::Fp32, Placement::Device);
-        let once = compute(&rig.context, case, data, &request)?;
-        let again = compute(&rig.context, case, data, &request)?;
-        let bits = |tensor: &Option<Vec<f32>>| -> Vec<u32> { tensor.iter().flatten().map(|v| v.to_bits()).collect() };
-        match once.iter().zip(&again).position(|(one, other)| bits(one) != bits(other)) {
-            None => Ok(once.len()),
-            Some(result) => Err(format!("result {result} differs between two runs")),
-        }
-    });
+    the_same_bits(shared_rigs(), &spread(8, &["long_"]));
 }

@@ -6,6 +6,7 @@ use crate::common::cases::{Case, spread, table};
 use crate::common::contract::Contract;
 use crate::common::data::{ADVERSARIAL, Data, Kind};
 use crate::common::reference::{Expected, Reference};
+use crate::common::repeats::the_same_bits;
 use crate::common::rigs::{Rig, announce, kernel_rigs, minimum_rigs, shared_rigs, sweep, tile_rigs};
 use grilly::Precision;
 use grilly::kernels::CHOICES;
@@ -58,36 +59,41 @@ fn small_integers_are_exact_under_ieee_on_every_case() {
 }
 
 #[test]
-fn every_tile_is_exact_on_small_integers() {
+fn every_tile_is_exact_on_small_integers_and_gives_the_same_bits_every_time() {
+    let cases = spread(90, &BRIEF);
     for tile in 0..TILE_SIZES.len() {
+        let rigs = tile_rigs(tile);
         sweep(
             &format!("IEEE in device memory on small integers with tile {tile}, exactly equal"),
-            &tile_rigs(tile),
-            &spread(90, &BRIEF),
+            &rigs,
+            &cases,
             prepare(Kind::Integers),
             holds(Contract::Exact, Precision::Ieee, Placement::Device),
         );
+        the_same_bits(&rigs, &cases);
     }
 }
 
 #[test]
-fn every_kernel_is_exact_on_small_integers_and_keeps_infinities_apart() {
+fn every_kernel_is_exact_on_small_integers_keeps_infinities_apart_and_gives_the_same_bits_every_time() {
+    let cases = spread(90, &BRIEF);
     for kernel in CHOICES {
         let rigs = kernel_rigs(kernel);
         sweep(
             &format!("IEEE in device memory on small integers with {kernel}, exactly equal"),
             &rigs,
-            &spread(90, &BRIEF),
+            &cases,
             prepare(Kind::Integers),
             holds(Contract::Exact, Precision::Ieee, Placement::Device),
         );
         sweep(
             &format!("FP32 on NonFinite with {kernel}"),
             &rigs,
-            &spread(90, &BRIEF),
+            &cases,
             prepare(Kind::NonFinite),
             holds(Contract::Fp32, Precision::Fp32, Placement::Host),
         );
+        the_same_bits(&rigs, &cases);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every way of the CPU device to compute a pass, forced once over the whole table of cases: exact on small integers,
 //! and with the same bits on one, two and five threads.
 
-use crate::common::call::{Placement, Request, Results, check, compute};
+use crate::common::call::{Placement, Request, bits, check, compute};
 use crate::common::cases::{Case, table};
 use crate::common::contract::Contract;
 use crate::common::data::{Data, Kind};
@@ -21,10 +21,6 @@ fn on_threads(way: &'static str, threads: u32) -> ContextDesc {
         share_all_work: true,
         ..ContextDesc::default()
     }
-}
-
-fn bits(results: Results) -> [Option<Vec<u32>>; 4] {
-    results.map(|result| result.map(|values| values.into_iter().map(f32::to_bits).collect()))
 }
 
 #[test]

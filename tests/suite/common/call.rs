@@ -70,6 +70,11 @@ impl Request {
 /// `y`, `dx`, `dweight`, `dbias`; what was not wanted is absent.
 pub type Results = [Option<Vec<f32>>; 4];
 
+/// For comparisons in which a NaN equals itself.
+pub fn bits(results: Results) -> [Option<Vec<u32>>; 4] {
+    results.map(|result| result.map(|values| values.into_iter().map(f32::to_bits).collect()))
+}
+
 /// Runs both passes. Outputs are poisoned before, unless they accumulate, and all surroundings are checked after.
 pub fn compute(context: &Context, case: &Case, data: &Data, request: &Request) -> Result<Results, String> {
     let Request { precision, placement, wanted, accumulate, packed, planned } = *request;

@@ -6,4 +6,5 @@ pub mod contract;
 pub mod data;
 pub mod guard;
 pub mod reference;
+pub mod repeats;
 pub mod rigs;

@@ -32,7 +32,12 @@ impl Rig {
     /// The same device for a sweep's other thread, in a context of its own: what a software driver has to compile for one
     /// context it compiles on one core.
     fn twin(&self) -> &Rig {
-        self.twin.get_or_init(|| Box::new(Rig::open(self.name.clone(), &self.desc).expect("it was opened before")))
+        self.twin.get_or_init(|| Box::new(self.again()))
+    }
+
+    /// The same device in a new context.
+    pub fn again(&self) -> Rig {
+        Rig::open(self.name.clone(), &self.desc).expect("it was opened before")
     }
 }
 
