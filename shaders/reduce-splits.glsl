@@ -1,10 +1,12 @@
-// result[i] = Σ over splits of partial[split][i], always in the same order, so that the bits never change: SUMMERS
-// threads take every SUMMERS-th split each, and one adds what they have.
-// Binding 0 holds the partial sums, binding 3 the result. With no splits at all the result is zero.
+// result[i] = Σ over splits of partial[split][i], plus the bias of its channel, always in the same order, so that the bits
+// never change: SUMMERS threads take every SUMMERS-th split each, and one adds what they have.
+// Binding 0 holds the partial sums, binding 2 the bias, binding 3 the result: planes of P elements, K of them before the
+// channels repeat. With no splits at all the result is zero.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
 #define INPUT_ACCESS readonly
+#define BIAS_ACCESS readonly
 #define OUTPUT_ACCESS
 #include "lib/problem.glsl"
 
@@ -13,7 +15,9 @@
 
 layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
-const uint SUMMERS = THREADS / RUN; // RUN: elements of a workgroup
+layout(constant_id = 0) const uint SUMMERS = 4; // a divisor of THREADS
+
+const uint RUN = THREADS / SUMMERS; // elements of a workgroup
 shared float sums[THREADS];
 
 void main() {
@@ -31,8 +35,11 @@ void main() {
     sums[gl_LocalInvocationIndex] = sum;
     barrier();
     if (gl_LocalInvocationIndex < RUN && element < ELEMENTS) {
-        [[unroll]] for (uint i = 1; i < SUMMERS; ++i) {
+        for (uint i = 1; i < SUMMERS; ++i) {
             sum += sums[i * RUN + gl_LocalInvocationIndex];
+        }
+        if (pc.has_bias != 0) {
+            sum += BIAS(element / pc.P % pc.K);
         }
         OUTPUT(element) = (pc.flags & FLAG_ACCUMULATE) != 0 ? OUTPUT(element) + sum : sum;
     }

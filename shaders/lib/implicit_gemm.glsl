@@ -11,9 +11,14 @@
 
 // Blocks are whole: every source channel of a block exists.
 layout(constant_id = 0) const bool WHOLE_BLOCKS = false;
+// Few tiles: each sums only a part of the source's channels, and reduce-splits.glsl adds the parts. Only for blocks of one
+// tap through shared memory.
+layout(constant_id = 4) const bool SPLIT = false;
+
+#define SPLITS (SPLIT ? pc.flags / FIRST_SPLIT : 1)
 
 Axis h_axis, w_axis;
-uint group, first_m, first_n, m_count, m_vectors, rows, reduced_channels, channel_blocks, source_plane;
+uint group, first_m, first_n, m_count, m_vectors, rows, reduced_channels, channel_blocks, source_plane, split;
 
 uint cells_h() { return (RESULT_HEIGHT + h_axis.result_step - 1) / h_axis.result_step; }
 uint cells_w() { return (RESULT_WIDTH + w_axis.result_step - 1) / w_axis.result_step; }
@@ -60,6 +65,9 @@ void begin_fetching();
 // The element of the result at the pixel and the group's channel.
 uint result_at(Pixel pixel, uint m) {
     uint channel = pixel.image * RESULT_CHANNELS + group * m_count + m;
+    if (SPLIT) {
+        channel += split * pc.N * RESULT_CHANNELS;
+    }
     return (channel * RESULT_HEIGHT + pixel.at.x) * RESULT_WIDTH + pixel.at.y;
 }
 
@@ -151,6 +159,10 @@ void main() {
     first_m = tile % tiles_m * TILE_M;
     first_n = block_of_n % tiles_n * TILE_N;
     group = block_of_n / tiles_n;
+    if (SPLIT) {
+        split = group / pc.groups;
+        group %= pc.groups;
+    }
 
     begin_fetching();
     multiply(blocks());

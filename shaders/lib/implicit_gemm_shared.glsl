@@ -74,10 +74,12 @@ vec4 read_weights(uint at) {
 
 #include "lib/implicit_gemm_steps.glsl"
 
+uint first_channel_block(uint split) { return split * channel_blocks / SPLITS; }
+
 void begin_fetching() {
     next_r = 0;
     next_s = 0;
-    next_channel = 0;
+    next_channel = SPLIT ? first_channel_block(split) * BLOCK : 0;
     next_step = 0;
     a_vector_at = min(first_m / 4 + a_column(), m_vectors - 1); // rows beyond m_count are never written
     if (JOINT_PHASES) {
@@ -97,7 +99,11 @@ void begin_fetching() {
 }
 
 uint blocks() {
-    return BY_STEPS ? (steps_in_all() + BLOCK - 1) / BLOCK : h_axis.taps * w_axis.taps * channel_blocks;
+    if (BY_STEPS) {
+        return (steps_in_all() + BLOCK - 1) / BLOCK;
+    }
+    uint of_channels = SPLIT ? first_channel_block(split + 1) - first_channel_block(split) : channel_blocks;
+    return h_axis.taps * w_axis.taps * of_channels;
 }
 
 // The channel itself, or the last one of the group where it does not exist.

@@ -1,10 +1,11 @@
 //! Forward and input gradient as an implicit GEMM: `shaders/lib/implicit_gemm.glsl`.
 
 use super::channels::{Packing, filled};
+use super::reduce::{self, Bias, Sum};
 use super::slices::{Images, Reach, whole};
 use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
-use super::tile::{Size, Takers, Tile, choose};
-use super::{FLAG_ACCUMULATE, Kernel};
+use super::tile::{Chosen, Size, Takers, choose};
+use super::{FLAG_ACCUMULATE, FLAG_FIRST_SPLIT, Kernel};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes};
 use crate::problem::{Pass, Problem};
@@ -17,26 +18,34 @@ pub const JOINT_PHASES: &str = "implicit_gemm_joint_phases";
 /// What it calls the reading of raw weights.
 pub const RAW: &str = "implicit_gemm_raw";
 
+/// What it calls sums in parts that a further dispatch adds, and into how many it splits them then.
+pub const SPLITS: &str = "implicit_gemm_splits";
+const TEST_SPLITS: u64 = 3;
+
 /// Terms of a sum at most for which one wave of workgroups reads raw weights in the time that packing takes.
 const MOST_RAW_TERMS: u64 = 160;
 
 /// How a problem is served on a device.
 pub struct Choice {
-    tile: Tile,
     way: Way,
-    /// Estimated time.
-    pub seconds: f64,
+    chosen: Chosen,
 }
 
 impl Choice {
+    /// Estimated time.
+    pub fn seconds(&self) -> f64 {
+        self.chosen.seconds
+    }
+
     /// Whether a raw weight is read as it is, instead of being packed first: where packing would only copy it, and where
     /// there is so little to do that a further dispatch takes longer than reading the weight's rows element by element.
     pub fn reads_raw(&self, problem: &Problem, limits: &Limits) -> bool {
         let Size { m, n, runs, run, .. } = self.way.size;
-        let tiles = m.div_ceil(self.tile.m()) * n.div_ceil(self.tile.n()) * problem.groups;
+        let tile = &self.chosen.tile;
+        let tiles = m.div_ceil(tile.m()) * n.div_ceil(tile.n()) * problem.groups;
         let short = tiles <= u64::from(limits.concurrent_workgroups / 2) && runs * run <= MOST_RAW_TERMS;
         let packed_already = problem.pass == Pass::BackwardInput && problem.taps() == 1;
-        !self.tile.own_columns() && (short || packed_already || limits.kernel == Some(RAW))
+        !tile.own_columns() && (short || packed_already || limits.kernel == Some(RAW))
     }
 }
 
@@ -55,13 +64,17 @@ struct Way {
 /// `Unsupported` if no tile can be run.
 pub fn choice(problem: &Problem, limits: &Limits) -> Result<Choice> {
     let kernel = kernel_for(problem);
-    let chosen = |way: Way| choose(kernel, &way.size, limits).map(|(tile, seconds)| Choice { tile, way, seconds });
-    let cost = |choice: &Choice| if limits.kernel == Some(choice.way.name) { 0.0 } else { choice.seconds };
+    let chosen = |way: Way| choose(kernel, &way.size, limits).map(|chosen| Choice { way, chosen });
+    let cost = |choice: &Choice| if limits.kernel == Some(choice.way.name) { 0.0 } else { choice.seconds() };
     let mut by_taps = Way::by_taps(problem);
-    if limits.kernel == Some(RAW) {
+    let named = |name: &str| limits.kernel == Some(name);
+    if named(RAW) || named(SPLITS) {
         by_taps.size.takers = Takers::Shared;
     }
-    let by_taps = chosen(by_taps)?;
+    let mut by_taps = chosen(by_taps)?;
+    if named(SPLITS) {
+        by_taps.chosen.splits = by_taps.chosen.tile.most_splits(&by_taps.way.size).min(TEST_SPLITS);
+    }
     // A software driver has to compile a pipeline for each way, and only has kernels fit for the first.
     let others = [Way::by_steps(problem), Way::joint_phases(problem)].into_iter().flatten();
     let offered = others.filter(|way| !limits.software || limits.kernel == Some(way.name));
@@ -84,6 +97,7 @@ impl Way {
             listed: 0,
             takers: Takers::All,
             transposing: false,
+            splittable: results(problem),
         };
         Way { size, phases, name: "implicit_gemm" }
     }
@@ -96,6 +110,7 @@ impl Way {
             run: (problem.taps() * source_channels).div_ceil(phases.count),
             listed: phases.most_taps * source_channels,
             takers: Takers::Shared,
+            splittable: 0,
             ..size
         };
         (size.listed > 1).then_some(Way { size, phases, name: STEPS })
@@ -114,6 +129,7 @@ impl Way {
             runs: taps(0, problem.r) * taps(1, problem.s),
             rounds: 0,
             takers: Takers::SharedByFours,
+            splittable: 0,
             ..size
         };
         let applies = problem.pass == Pass::BackwardInput && count > 1 && problem.dilation == [1, 1];
@@ -123,6 +139,11 @@ impl Way {
 
 fn kernel_for(problem: &Problem) -> &'static Kernel {
     if problem.pass == Pass::Forward { &CONV2D_FORWARD } else { &CONV2D_BACKWARD_INPUT }
+}
+
+/// Elements of the result.
+fn results(problem: &Problem) -> u64 {
+    if problem.pass == Pass::Forward { problem.output_elements() } else { problem.input_elements() }
 }
 
 /// Channels of the result and of the source in a group.
@@ -137,15 +158,24 @@ fn channels(problem: &Problem) -> (u64, u64) {
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
 pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand, plan: &mut Plan) -> Result<()> {
-    let Choice { tile, way: Way { size, phases, name }, seconds } = choice;
+    let Choice { way: Way { size, phases, name }, chosen: Chosen { tile, splits, seconds } } = choice;
     let kernel = kernel_for(problem);
     let (_, source_channels) = channels(problem);
     let read = if tile.packs_channels() { filled(problem) } else { problem.clone() };
     let reach = Reach::new(&read, limits, &[("the weight", weight.bytes / 4)])?;
     let (source, binding) = if problem.pass == Pass::Forward { (Role::Input, 0) } else { (Role::Output, 3) };
+    // Parts of a sum are neither added to what was there, nor is a bias to them.
+    let mut computed = problem.clone();
+    if *splits > 1 {
+        (computed.options.bias, computed.options.accumulate) = (false, false);
+    }
     let mut packing = Packing::new(source);
     for images in reach.slices(problem) {
-        let mut operands = operands(problem, &images, weight);
+        let mut operands = operands(&computed, &images, weight);
+        let parts = (*splits > 1).then(|| Parts::new(problem, &images, *splits, plan));
+        if let Some(parts) = &parts {
+            operands[3 - binding] = Some(parts.partial);
+        }
         if tile.packs_channels() {
             operands[binding] = Some(packing.plan(problem, limits, &images, reach.addresses, plan)?);
         }
@@ -155,20 +185,56 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand
             1 => tile.listed(size).max(1) as u32,
             2 => (*name == JOINT_PHASES).into(),
             3 => (weight.role != Role::Weight).into(),
+            4 => (*splits > 1).into(),
             id => unreachable!("{} has no constant {id}", module.name),
         };
+        let mut sizes = Sizes { extra: phases.tap_steps, ..sizes(&computed, &images) };
+        if parts.is_some() {
+            sizes.flags += *splits as u32 * FLAG_FIRST_SPLIT;
+        }
         let dispatch = Dispatch {
             module,
             specialization: module.specialization_ids.iter().map(value).collect(),
             operands,
-            sizes: Sizes { extra: phases.tap_steps, ..sizes(problem, &images) },
+            sizes,
             tiles: 0..0,
         };
         let columns = phases.count * (images.count * phases.cells).div_ceil(tile.n());
         let share = images.count as f64 / problem.n as f64;
-        plan.push(dispatch, size.m.div_ceil(tile.m()) * columns * problem.groups, share * seconds)?;
+        plan.push(dispatch, size.m.div_ceil(tile.m()) * columns * problem.groups * splits, share * seconds)?;
+        if let Some(parts) = &parts {
+            parts.add(problem, limits, reach.addresses, plan)?;
+        }
     }
     Ok(())
+}
+
+/// The parts of a split sum, for some images.
+struct Parts {
+    partial: Operand,
+    result: Operand,
+    splits: u64,
+}
+
+impl Parts {
+    fn new(problem: &Problem, images: &Images, splits: u64, plan: &mut Plan) -> Parts {
+        let result = if problem.pass == Pass::Forward { images.output(problem) } else { images.input(problem) };
+        let bytes = splits * result.bytes;
+        Parts { partial: Operand { role: Role::Workspace, offset: plan.reserve(bytes), bytes }, result, splits }
+    }
+
+    /// Appends `result = Σ parts + bias`.
+    fn add(&self, problem: &Problem, limits: &Limits, addresses: bool, plan: &mut Plan) -> Result<()> {
+        let (channels, plane) = match problem.pass {
+            Pass::Forward => (problem.k, problem.p * problem.q),
+            _ => (problem.c, problem.h * problem.w),
+        };
+        let values = whole(Role::Bias, problem.bias_elements());
+        let bias = problem.options.bias.then_some(Bias { values, channels, plane });
+        let Parts { partial, result, splits } = *self;
+        let sum = Sum { partial, splits, bias, result, accumulate: problem.options.accumulate };
+        reduce::plan(sum, limits, addresses, plan)
+    }
 }
 
 /// How result pixels are taken, phase by phase; see `shaders/lib/phases.glsl`.

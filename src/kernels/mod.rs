@@ -23,9 +23,10 @@ pub use select::{plan, plan_packing};
 use crate::plan::Module;
 
 /// What [`crate::plan::Limits::kernel`] may name: where more than one kernel serves a problem, this one takes it.
-pub const CHOICES: [&str; 7] = [
+pub const CHOICES: [&str; 8] = [
     implicit_gemm::STEPS,
     implicit_gemm::RAW,
+    implicit_gemm::SPLITS,
     implicit_gemm::JOINT_PHASES,
     strips::NAME,
     "segments-backward-weight",
@@ -78,3 +79,5 @@ impl Kernel {
 const FLAG_ACCUMULATE: u32 = 1;
 /// Weight gradients: only the bias's is wanted.
 const FLAG_SKIP_WEIGHT: u32 = 2;
+/// `FIRST_SPLIT`: as many times as a result's sum is split.
+const FLAG_FIRST_SPLIT: u32 = 256;

@@ -1,35 +1,53 @@
 //! Summing the splits of a reduction in their order: `shaders/reduce-splits.glsl`.
 
 use super::FLAG_ACCUMULATE;
-use super::table::{REDUCE_SPLITS, REDUCE_SPLITS_RUN as RUN};
+use super::table::{REDUCE_SPLITS, REDUCE_SPLITS_THREADS as THREADS};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Sizes};
-use crate::problem::Problem;
 
-/// Appends `result = Σ partial`, or `+=` where the problem accumulates. Nothing for an empty result.
-pub fn plan(
-    problem: &Problem,
-    limits: &Limits,
-    addresses: bool,
-    partial: Operand,
-    result: Operand,
-    splits: u64,
-    plan: &mut Plan,
-) -> Result<()> {
+/// Threads that share an element's splits, where there may be many.
+const SUMMERS: u64 = 4;
+
+/// A bias to be added to every plane of a result.
+pub struct Bias {
+    pub values: Operand,
+    /// Channels before they repeat, and elements of a plane.
+    pub channels: u64,
+    pub plane: u64,
+}
+
+/// A sum of partial results.
+pub struct Sum {
+    pub partial: Operand,
+    pub splits: u64,
+    pub bias: Option<Bias>,
+    pub result: Operand,
+    /// Add to what the result held.
+    pub accumulate: bool,
+}
+
+/// Appends `result = Σ partial + bias`. Nothing for an empty result.
+pub fn plan(sum: Sum, limits: &Limits, addresses: bool, plan: &mut Plan) -> Result<()> {
+    let Sum { partial, splits, bias, result, accumulate } = sum;
     if result.bytes == 0 {
         return Ok(());
     }
     let elements = result.bytes / 4;
+    let summers = if splits > SUMMERS { SUMMERS } else { 1 };
+    let mut problem = [0; 17];
+    if let Some(Bias { channels, plane, .. }) = bias {
+        (problem[4], problem[5], problem[16]) = (channels as u32, plane as u32, 1); // K, P, has_bias
+    }
     let dispatch = Dispatch {
         module: REDUCE_SPLITS.module(addresses),
-        specialization: vec![],
-        operands: [(splits > 0).then_some(partial), None, None, Some(result)],
+        specialization: vec![summers as u32],
+        operands: [(splits > 0).then_some(partial), None, bias.map(|bias| bias.values), Some(result)],
         sizes: Sizes {
-            flags: if problem.options.accumulate { FLAG_ACCUMULATE } else { 0 },
+            problem,
+            flags: if accumulate { FLAG_ACCUMULATE } else { 0 },
             extra: [splits as u32, elements as u32],
-            ..Sizes::default()
         },
         tiles: 0..0,
     };
-    plan.push(dispatch, elements.div_ceil(u64::from(RUN)), (splits * elements) as f64 / limits.flops)
+    plan.push(dispatch, elements.div_ceil(u64::from(THREADS) / summers), (splits * elements) as f64 / limits.flops)
 }

@@ -1,5 +1,6 @@
 //! Which kernels serve a problem on a device.
 
+use super::implicit_gemm::Choice;
 use super::slices::whole;
 use super::splits::{self, Reduction};
 use super::{depthwise, implicit_gemm, pack, pad, segments, strips, wgrad};
@@ -61,7 +62,7 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
     let bytes = pack::packed_bytes(problem);
     let weight = if prepacked { Operand { role: Role::Packed, offset: 0, bytes } } else { raw };
     let choice = implicit_gemm::choice(problem, limits);
-    let dense = choice.as_ref().map_or(f64::INFINITY, |choice| choice.seconds);
+    let dense = choice.as_ref().map_or(f64::INFINITY, Choice::seconds);
     let faster = strips::seconds(problem, limits).is_some_and(|seconds| seconds < dense);
     if (faster || limits.kernel == Some(strips::NAME)) && strips::plan(problem, limits, weight, plan)? {
         return Ok(());

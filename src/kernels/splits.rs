@@ -1,9 +1,10 @@
 //! Splitting the long reduction of a weight (and bias) gradient over workgroups, whatever the kernel.
 
 use super::channels::{Packing, filled};
+use super::reduce::{self, Sum};
 use super::slices::{Reach, whole};
 use super::tile::busiest_unit;
-use super::{FLAG_SKIP_WEIGHT, Kernel, reduce};
+use super::{FLAG_SKIP_WEIGHT, Kernel};
 use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
 use crate::problem::Problem;
@@ -148,8 +149,11 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<b
         first_split += part_splits;
     }
     if !direct {
-        reduce::plan(problem, limits, addresses, weight_at, whole(Role::Weight, weights), splits, plan)?;
-        reduce::plan(problem, limits, addresses, bias_at, whole(Role::Bias, biases), splits, plan)?;
+        let accumulate = problem.options.accumulate;
+        for (partial, role, elements) in [(weight_at, Role::Weight, weights), (bias_at, Role::Bias, biases)] {
+            let sum = Sum { partial, splits, bias: None, result: whole(role, elements), accumulate };
+            reduce::plan(sum, limits, addresses, plan)?;
+        }
     }
     Ok(true)
 }

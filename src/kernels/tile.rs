@@ -55,6 +55,12 @@ const OVERHEAD_BLOCKS: u64 = 4;
 const CHAIN: u64 = 64;
 /// How much longer a block takes whose steps are looked up in a list.
 const LISTED_COST: f64 = 1.25;
+/// Bytes of partial sums beyond which a product is not split further, and parts.
+const MOST_PARTIAL_BYTES: u64 = 64 << 20;
+const MOST_SPLITS: u64 = 32;
+/// Multiply-adds of the whole device in whose time a further dispatch begins, and in whose time it moves an element.
+const FURTHER_DISPATCH: f64 = 1.5e8;
+const ELEMENT: f64 = 50.0;
 /// Bytes of shared memory for a listed step.
 const LISTED_BYTES: u64 = 16;
 
@@ -130,10 +136,17 @@ impl Tile {
         ((limits.loop_iterations - self.storing()) / rounds * blocks).saturating_mul(u64::from(self.block))
     }
 
+    /// Into how many parts a product may be split.
+    pub fn most_splits(&self, size: &Size) -> u64 {
+        let affordable = (MOST_PARTIAL_BYTES / 4).checked_div(size.splittable).unwrap_or(1);
+        let apart = size.run.div_ceil(u64::from(self.block)).min(affordable).min(MOST_SPLITS);
+        if self.own_columns() { 1 } else { apart.max(1) }
+    }
+
     /// Time of an (m × n × reduction) product repeated `times`, in units of the device's peak.
-    fn cost(&self, size: &Size, limits: &Limits) -> f64 {
-        let tiles = size.m.div_ceil(self.m()) * size.n.div_ceil(self.n()) * size.times;
-        let blocks = size.runs * size.run.div_ceil(u64::from(self.block));
+    fn cost(&self, size: &Size, splits: u64, limits: &Limits) -> f64 {
+        let tiles = size.m.div_ceil(self.m()) * size.n.div_ceil(self.n()) * size.times * splits;
+        let blocks = size.runs * size.run.div_ceil(u64::from(self.block)).div_ceil(splits);
         if limits.software {
             let steps = blocks * u64::from(self.block);
             return (tiles * self.m() * self.n()) as f64 * steps as f64 / self.efficiency.software;
@@ -143,7 +156,9 @@ impl Tile {
         let listed_cost = if size.listed > 0 { LISTED_COST } else { 1.0 };
         let steps = (blocks + OVERHEAD_BLOCKS) * u64::from(self.block);
         let each = (self.m() * self.n()) as f64 * steps as f64 * listed_cost / efficiency;
-        busiest_unit(each, tiles, self.threads.into(), limits)
+        let adding =
+            if splits == 1 { 0.0 } else { FURTHER_DISPATCH + ELEMENT * ((2 * splits + 1) * size.splittable) as f64 };
+        busiest_unit(each, tiles, self.threads.into(), limits) + adding
     }
 }
 
@@ -202,24 +217,41 @@ pub struct Size {
     pub takers: Takers,
     /// Both operands are contiguous along the reduction.
     pub transposing: bool,
+    /// Results of which each sum may be split, and the parts added by a further dispatch; 0: none.
+    pub splittable: u64,
 }
 
-/// The cheapest tile of a kernel for a product on a device, and the seconds it takes.
+/// How a product is computed.
+pub struct Chosen {
+    pub tile: Tile,
+    /// Into how many parts its runs are split; 1: none.
+    pub splits: u64,
+    /// Estimated time.
+    pub seconds: f64,
+}
+
+/// The cheapest tile of a kernel for a product on a device, and the cheapest number of splits.
 ///
 /// # Errors
 /// `Unsupported` if no tile can be run.
-pub fn choose(kernel: &Kernel, size: &Size, limits: &Limits) -> Result<(Tile, f64)> {
+pub fn choose(kernel: &Kernel, size: &Size, limits: &Limits) -> Result<Chosen> {
     let fitting =
         tiles().filter(|tile| tile.fits(kernel, size, limits) && tile.iterations(size) <= limits.loop_iterations);
-    let cost = |tile: &Tile| if limits.tile == Some(tile.index) { 0.0 } else { tile.cost(size, limits) };
-    let best = fitting.min_by(|a, b| cost(a).total_cmp(&cost(b))).ok_or_else(|| {
+    let split = fitting.map(|tile| {
+        // Cores of a software driver share evenly without.
+        let most = if limits.software { 1 } else { tile.most_splits(size) };
+        let costs = (1..=most).map(|splits| (splits, tile.cost(size, splits, limits)));
+        let (splits, cost) = costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((1, f64::INFINITY));
+        Chosen { tile, splits, seconds: 2.0 * cost / limits.flops }
+    });
+    let rank = |chosen: &Chosen| if limits.tile == Some(chosen.tile.index) { 0.0 } else { chosen.seconds };
+    split.min_by(|a, b| rank(a).total_cmp(&rank(b))).ok_or_else(|| {
         Error::unsupported(format!(
             "no kernel fits this device for a sum of {} terms; its loops end after {} rounds",
             size.runs * size.run,
             limits.loop_iterations
         ))
-    })?;
-    Ok((best, 2.0 * best.cost(size, limits) / limits.flops))
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::channels::filled;
 use super::splits::Reduction;
 use super::table::CONV2D_BACKWARD_WEIGHT;
-use super::tile::{Size, Takers, choose};
+use super::tile::{Chosen, Size, Takers, choose};
 use crate::error::Result;
 use crate::plan::Limits;
 use crate::problem::Problem;
@@ -24,10 +24,11 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Result<Reduction> {
         listed: 0,
         takers: Takers::All,
         transposing: true,
+        splittable: 0,
     };
     // Splitting fills the device whatever the tile, so the waves of one split do not count, nor does its length.
     let unlimited = Limits { concurrent_workgroups: 1, loop_iterations: u64::MAX, ..limits.clone() };
-    let (tile, seconds) = choose(&CONV2D_BACKWARD_WEIGHT, &size, &unlimited)?;
+    let Chosen { tile, seconds, .. } = choose(&CONV2D_BACKWARD_WEIGHT, &size, &unlimited)?;
     let columns = if tile.packs_channels() && !problem.options.skip_weight {
         filled(problem).channels_per_group() * problem.taps() + u64::from(problem.options.bias)
     } else {
