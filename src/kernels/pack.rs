@@ -2,7 +2,7 @@
 
 use super::depthwise;
 use super::slices::{Images, Reach, whole};
-use super::table::{PACK_WEIGHTS, PACK_WEIGHTS_THREADS as THREADS};
+use super::table::{PACK_WEIGHTS, PACK_WEIGHTS_SIDE as SIDE};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
 use crate::problem::{Pass, Problem};
@@ -12,11 +12,17 @@ pub fn packed_bytes(problem: &Problem) -> u64 {
     if depthwise::applies(problem) {
         return 0;
     }
+    let (results, terms) = shape(problem);
+    4 * problem.groups * terms * results
+}
+
+/// Result channels of a group, in whole vectors, and terms that each sums.
+fn shape(problem: &Problem) -> (u64, u64) {
     let (results, reduced) = match problem.pass {
         Pass::BackwardInput => (problem.channels_per_group(), problem.outputs_per_group()),
         _ => (problem.outputs_per_group(), problem.channels_per_group()),
     };
-    4 * problem.groups * problem.taps() * reduced * results.next_multiple_of(4)
+    (results.next_multiple_of(4), problem.taps() * reduced)
 }
 
 /// Appends `packed = weight`, in the order `[group][tap][reduced channel][result channel]`.
@@ -34,6 +40,7 @@ pub fn plan(problem: &Problem, limits: &Limits, packed: Operand, plan: &mut Plan
         sizes,
         tiles: 0..0,
     };
-    let packed_elements = packed.bytes / 4;
-    plan.push(dispatch, packed_elements.div_ceil(u64::from(THREADS)), 4.0 * packed_elements as f64 / limits.flops)
+    let (results, terms) = shape(problem);
+    let squares = results.div_ceil(u64::from(SIDE)) * terms.div_ceil(u64::from(SIDE)) * problem.groups;
+    plan.push(dispatch, squares, packed.bytes as f64 / limits.flops)
 }
