@@ -3,7 +3,8 @@
 // the packed one.
 //
 // A workgroup transposes a square of SIDE result channels × SIDE terms, [reduced channel][tap], through shared memory:
-// it reads along the terms, which are neighbours in the raw weight, and writes along the result channels.
+// it reads along the terms, which are neighbours in the raw weight (for an input gradient, those of one kernel), and
+// writes along the result channels.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 

@@ -3,8 +3,8 @@
 // address is pixel + tap + channel plane, without any division.
 //
 // The weight is packed as [group][tap][source channel][result channel], with the innermost axis padded to whole
-// vectors of four, see pack-weights.glsl; or raw, where its result is small. With ROWS_IN_LANES the source is packed too,
-// see pack-channels.glsl.
+// vectors of four, see pack-weights.glsl; or it comes raw, where packing would not pay. With ROWS_IN_LANES the source is
+// packed too, see pack-channels.glsl.
 
 #include "lib/phases.glsl"
 #include "lib/tile.glsl"
@@ -15,7 +15,7 @@ layout(constant_id = 0) const bool WHOLE_BLOCKS = false;
 // tap through shared memory.
 layout(constant_id = 4) const bool SPLIT = false;
 
-#define SPLITS (SPLIT ? pc.flags / FIRST_SPLIT : 1)
+#define SPLITS (SPLIT ? pc.flags / SPLITS_UNIT : 1)
 
 Axis h_axis, w_axis;
 uint group, first_m, first_n, m_count, m_vectors, rows, reduced_channels, channel_blocks, source_plane, split;

@@ -58,7 +58,7 @@ layout(push_constant) uniform Push {
 
 const uint FLAG_ACCUMULATE = 1u; // add to what the result held
 const uint FLAG_SKIP_WEIGHT = 2u; // weight gradients: only the bias's is wanted
-const uint FIRST_SPLIT = 256u; // as many times as a result's sum is split
+const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often a result's sum is split
 
 #ifdef BUFFER_ADDRESSES
 #define INPUT(i) pc.input_at.values[i]

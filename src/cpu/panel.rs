@@ -69,7 +69,10 @@ impl Panel {
         assert!(kernel.start.is_none_or(|start| start.len() == self.width), "a panel begins with its width");
         let tiles: usize = kernel.stretches.iter().map(|stretch| stretch.tiles).sum();
         assert!(kernel.pixels.len() == tiles * self.pixels, "the stretches are all tiles");
-        assert!(kernel.spans.iter().all(|span| span.terms.end <= kernel.terms.len()), "a span ends beyond the terms");
+        assert!(
+            kernel.spans.iter().all(|span| kernel.terms.get(span.terms.clone()).is_some()),
+            "a span ends beyond the terms"
+        );
         assert!(sums.len() == kernel.pixels.len() * self.width, "there is a panel of sums for each pixel");
         // SAFETY: `Isa` only names instruction sets that this processor was seen to have; every window ends within
         // `src`, and weights, start and sums are as long as a kernel reads and writes, by the assertions above.

@@ -25,7 +25,7 @@ pub(super) struct Workspace {
     pub(super) bounds: Vec<Bounds>,
     pub(super) stretches: Vec<Stretch>,
     pub(super) spans: Vec<Span>,
-    /// Where the panels of B begin, and their rows.
+    /// Where the panels of B begin, and their rows; or windows, and their terms; or where a call's weights go.
     pub(super) begins: Vec<usize>,
     pub(super) rows: Vec<usize>,
 }

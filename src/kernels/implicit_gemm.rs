@@ -5,7 +5,7 @@ use super::reduce::{self, Bias, Sum};
 use super::slices::{Images, Reach, whole};
 use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
 use super::tile::{Chosen, Size, Takers, choose};
-use super::{FLAG_ACCUMULATE, FLAG_FIRST_SPLIT, Kernel};
+use super::{FLAG_ACCUMULATE, Kernel, SPLITS_UNIT};
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes};
 use crate::problem::{Pass, Problem};
@@ -18,9 +18,14 @@ pub const JOINT_PHASES: &str = "implicit_gemm_joint_phases";
 /// What it calls the reading of raw weights.
 pub const RAW: &str = "implicit_gemm_raw";
 
-/// What it calls sums in parts that a further dispatch adds, and into how many it splits them then.
+/// What it calls sums in parts that a further dispatch adds.
 pub const SPLITS: &str = "implicit_gemm_splits";
-const TEST_SPLITS: u64 = 3;
+
+/// All of them.
+pub const NAMES: [&str; 4] = [STEPS, JOINT_PHASES, RAW, SPLITS];
+
+/// Into how many parts these are split at most, if it is that name's doing.
+const SPLITS_BY_NAME: u64 = 3;
 
 /// Terms of a sum at most for which one wave of workgroups reads raw weights in the time that packing takes.
 const MOST_RAW_TERMS: u64 = 160;
@@ -42,7 +47,7 @@ impl Choice {
     pub fn reads_raw(&self, problem: &Problem, limits: &Limits) -> bool {
         let Size { m, n, runs, run, .. } = self.way.size;
         let tile = &self.chosen.tile;
-        let tiles = m.div_ceil(tile.m()) * n.div_ceil(tile.n()) * problem.groups;
+        let tiles = m.div_ceil(tile.m()) * n.div_ceil(tile.n()) * problem.groups * self.way.phases.count;
         let short = tiles <= u64::from(limits.concurrent_workgroups / 2) && runs * run <= MOST_RAW_TERMS;
         let packed_already = problem.pass == Pass::BackwardInput && problem.taps() == 1;
         !tile.own_columns() && (short || packed_already || limits.kernel == Some(RAW))
@@ -67,14 +72,15 @@ pub fn choice(problem: &Problem, limits: &Limits) -> Result<Choice> {
     let chosen = |way: Way| choose(kernel, &way.size, limits).map(|chosen| Choice { way, chosen });
     let cost = |choice: &Choice| if limits.kernel == Some(choice.way.name) { 0.0 } else { choice.seconds() };
     let mut by_taps = Way::by_taps(problem);
-    let named = |name: &str| limits.kernel == Some(name);
-    if named(RAW) || named(SPLITS) {
+    if let Some(name @ (RAW | SPLITS)) = limits.kernel {
         by_taps.size.takers = Takers::Shared;
+        let mut choice = chosen(by_taps)?;
+        if name == SPLITS {
+            choice.chosen.splits = choice.chosen.tile.most_splits(&choice.way.size).min(SPLITS_BY_NAME);
+        }
+        return Ok(choice);
     }
-    let mut by_taps = chosen(by_taps)?;
-    if named(SPLITS) {
-        by_taps.chosen.splits = by_taps.chosen.tile.most_splits(&by_taps.way.size).min(TEST_SPLITS);
-    }
+    let by_taps = chosen(by_taps)?;
     // A software driver has to compile a pipeline for each way, and only has kernels fit for the first.
     let others = [Way::by_steps(problem), Way::joint_phases(problem)].into_iter().flatten();
     let offered = others.filter(|way| !limits.software || limits.kernel == Some(way.name));
@@ -97,7 +103,8 @@ impl Way {
             listed: 0,
             takers: Takers::All,
             transposing: false,
-            splittable: results(problem),
+            // The estimate knows nothing of phases, which are tiles of their own.
+            splittable: if phases.count == 1 { results(problem) } else { 0 },
         };
         Way { size, phases, name: "implicit_gemm" }
     }
@@ -190,7 +197,7 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand
         };
         let mut sizes = Sizes { extra: phases.tap_steps, ..sizes(&computed, &images) };
         if parts.is_some() {
-            sizes.flags += *splits as u32 * FLAG_FIRST_SPLIT;
+            sizes.flags += *splits as u32 * SPLITS_UNIT;
         }
         let dispatch = Dispatch {
             module,

@@ -79,5 +79,5 @@ impl Kernel {
 const FLAG_ACCUMULATE: u32 = 1;
 /// Weight gradients: only the bias's is wanted.
 const FLAG_SKIP_WEIGHT: u32 = 2;
-/// `FIRST_SPLIT`: as many times as a result's sum is split.
-const FLAG_FIRST_SPLIT: u32 = 256;
+/// `SPLITS_UNIT`: the flags' higher bits are a number.
+const SPLITS_UNIT: u32 = 256;

@@ -63,8 +63,12 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
     let weight = if prepacked { Operand { role: Role::Packed, offset: 0, bytes } } else { raw };
     let choice = implicit_gemm::choice(problem, limits);
     let dense = choice.as_ref().map_or(f64::INFINITY, Choice::seconds);
-    let faster = strips::seconds(problem, limits).is_some_and(|seconds| seconds < dense);
-    if (faster || limits.kernel == Some(strips::NAME)) && strips::plan(problem, limits, weight, plan)? {
+    let by_strips = match limits.kernel {
+        Some(strips::NAME) => true,
+        Some(name) if implicit_gemm::NAMES.contains(&name) => false,
+        _ => strips::seconds(problem, limits).is_some_and(|seconds| seconds < dense),
+    };
+    if by_strips && strips::plan(problem, limits, weight, plan)? {
         return Ok(());
     }
     let choice = choice?;

@@ -1,7 +1,7 @@
 //! Splitting the long reduction of a weight (and bias) gradient over workgroups, whatever the kernel.
 
 use super::channels::{Packing, filled};
-use super::reduce::{self, Sum};
+use super::reduce::{self, MOST_PARTIAL_BYTES, Sum};
 use super::slices::{Reach, whole};
 use super::tile::busiest_unit;
 use super::{FLAG_SKIP_WEIGHT, Kernel};
@@ -43,8 +43,6 @@ pub struct Reduction {
 const LEAST_PIXELS: u64 = 512;
 /// More output pixels than this a split, and the sum of its chains of 64 grows beyond the accuracy contract.
 const MOST_PIXELS: u64 = 1 << 17;
-/// Bytes of partial sums beyond which splitting stops.
-const MOST_PARTIAL_BYTES: u64 = 64 << 20;
 /// Workgroups wanted for each that the device runs at once, where it does not matter how many there are.
 const WAVES: u64 = 2;
 /// What a further split costs, as a share of a wave.

@@ -1,6 +1,7 @@
 //! The tiles that the engine of `shaders/lib/tile.glsl` can be specialized to, and the choice among them.
 
 use super::Kernel;
+use super::reduce::MOST_PARTIAL_BYTES;
 use super::table::TILE_SIZES;
 use crate::error::{Error, Result};
 use crate::plan::Limits;
@@ -55,8 +56,7 @@ const OVERHEAD_BLOCKS: u64 = 4;
 const CHAIN: u64 = 64;
 /// How much longer a block takes whose steps are looked up in a list.
 const LISTED_COST: f64 = 1.25;
-/// Bytes of partial sums beyond which a product is not split further, and parts.
-const MOST_PARTIAL_BYTES: u64 = 64 << 20;
+/// Parts of a sum at most.
 const MOST_SPLITS: u64 = 32;
 /// Multiply-adds of the whole device in whose time a further dispatch begins, and in whose time it moves an element.
 const FURTHER_DISPATCH: f64 = 1.5e8;

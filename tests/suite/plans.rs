@@ -3,7 +3,7 @@
 
 use crate::common::cases;
 use grilly::kernels::{CHOICES, packed_bytes, plan, plan_packing, table};
-use grilly::plan::{Limits, Module, Plan, Role};
+use grilly::plan::{Dispatch, Limits, Module, Plan, Role};
 use grilly::problem::Problem;
 use grilly::{Conv2dConfig, PaddingMode, Pass, PassOptions, Precision};
 use std::collections::HashSet;
@@ -283,6 +283,31 @@ fn the_general_kernels_keep_the_seeds_interface() {
             modules += 1;
         }
         assert!(modules >= 2, "{name}");
+    }
+}
+
+/// The value of a specialization constant, if the dispatch's kernel has it.
+fn constant(dispatch: &Dispatch, id: u32) -> Option<u32> {
+    let at = dispatch.module.specialization_ids.iter().position(|&other| other == id)?;
+    Some(dispatch.specialization[at])
+}
+
+#[test]
+fn raw_weights_and_split_sums_are_planned_where_they_are_named() {
+    let gpu = devices().remove(0).1;
+    for (name, id, value) in [("implicit_gemm_raw", 3, 0), ("implicit_gemm_splits", 4, 1)] {
+        let limits = Limits { kernel: Some(name), ..gpu.clone() };
+        for kernel in [&table::CONV2D_FORWARD, &table::CONV2D_BACKWARD_INPUT] {
+            let takes = |dispatch: &Dispatch| {
+                let of_kernel = kernel.modules().any(|module| module.name == dispatch.module.name);
+                of_kernel && constant(dispatch, id) == Some(value)
+            };
+            let cases = cases::table().cases;
+            let problems = cases.iter().flat_map(|case| problems(&case.config(Precision::Fp32), case.input()));
+            let taken = problems.filter(|problem| plan(problem, &limits, false).unwrap().dispatches.iter().any(takes));
+            let taken = taken.count();
+            assert!(taken >= 30, "{taken} of the table's problems take {name}");
+        }
     }
 }
 

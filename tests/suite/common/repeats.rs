@@ -1,5 +1,5 @@
-//! The same call gives the same bits: again and again, after others have left what they like in scratch memory, and in
-//! new contexts. `GRILLY_TEST_REPEATS` says how often; 3 without.
+//! The same call gives the same bits: again and again, after others have left what they like in scratch memory, every 25th
+//! time in a new context. `GRILLY_TEST_REPEATS` says how often; 3 times without.
 
 use super::call::{Placement, Request, bits, compute};
 use super::cases::Case;
@@ -11,7 +11,10 @@ use grilly::Precision;
 const A_CONTEXT: usize = 25;
 
 fn repeats() -> usize {
-    std::env::var("GRILLY_TEST_REPEATS").map_or(3, |value| value.parse().expect("GRILLY_TEST_REPEATS is a number"))
+    let asked = std::env::var("GRILLY_TEST_REPEATS");
+    let repeats = asked.map_or(3, |value| value.parse().expect("GRILLY_TEST_REPEATS is a number"));
+    assert!(repeats > 1, "GRILLY_TEST_REPEATS={repeats} compares nothing");
+    repeats
 }
 
 /// Computes every case on every device so often.
