@@ -22,7 +22,7 @@ pub const RAW: &str = "implicit_gemm_raw";
 pub const SPLITS: &str = "implicit_gemm_splits";
 
 /// All of them.
-pub const NAMES: [&str; 4] = [STEPS, JOINT_PHASES, RAW, SPLITS];
+pub(super) const NAMES: [&str; 4] = [STEPS, JOINT_PHASES, RAW, SPLITS];
 
 /// Into how many parts these are split at most, if it is that name's doing.
 const SPLITS_BY_NAME: u64 = 3;

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Operand, Plan, Sizes};
 
 /// Bytes of partial sums beyond which splitting stops; any binding reaches as many.
-pub const MOST_PARTIAL_BYTES: u64 = 64 << 20;
+pub(super) const MOST_PARTIAL_BYTES: u64 = 64 << 20;
 /// Threads that share an element's splits, where there may be many.
 const SUMMERS: u64 = 4;
 
