@@ -184,11 +184,11 @@ const SHAPES: &[Shape] = &[
     ([1, 6, 5, 5], [520, 3, 3], [1, 1], [1; 4], [1, 1], 1),
     ([1, 4, 1, 100], [6, 1, 5], [1, 1], [0, 0, 2, 2], [1, 1], 1), // one-dimensional
     ([0, 4, 5, 5], [6, 3, 3], [1, 1], [1; 4], [1, 1], 1),
-    // So many channels that pixels stand together whose windows reach beyond the plane alike.
-    ([3, 96, 6, 7], [100, 3, 3], [1, 1], [1; 4], [1, 1], 1),
-    ([2, 100, 9, 8], [96, 3, 3], [2, 2], [1; 4], [1, 1], 1),
-    ([2, 192, 7, 9], [180, 3, 3], [1, 1], [2; 4], [2, 2], 2),
-    ([2, 90, 3, 4], [90, 3, 3], [1, 1], [4, 3, 2, 5], [1, 1], 1),
+    // So many channels × kernel rows that pixels stand together whose windows reach beyond the plane alike.
+    ([3, 30, 4, 5], [31, 9, 2], [1, 1], [4, 4, 1, 1], [1, 1], 1),
+    ([2, 29, 7, 6], [52, 9, 3], [2, 2], [4, 4, 1, 1], [1, 1], 1),
+    ([2, 58, 5, 6], [58, 9, 3], [1, 1], [5, 4, 2, 2], [1, 2], 2),
+    ([2, 29, 2, 3], [29, 9, 2], [1, 1], [9, 8, 3, 2], [1, 1], 1), // windows wholly in the padding
 ];
 
 fn case(&(input, filter, stride, padding, dilation, groups): &Shape, value: impl FnMut() -> f32) -> Case {
