@@ -164,7 +164,7 @@ impl Dispatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walk {
     /// Tiles of a step.
-    pub tiles: u32,
+    pub tiles: u64,
     /// Units of a step.
     pub units: u64,
     /// Units of an image.
@@ -172,14 +172,24 @@ pub struct Walk {
 }
 
 impl Walk {
+    /// Of a kernel whose workgroups have a thread for each unit.
+    pub fn by_threads(threads: u32, image_units: u64) -> Walk {
+        Walk { tiles: 1, units: threads.into(), image_units }
+    }
+
+    /// The tiles of so many images.
+    pub fn tiles_of(&self, images: u64) -> u64 {
+        images.saturating_mul(self.image_units).div_ceil(self.units.max(1)).saturating_mul(self.tiles)
+    }
+
     /// The tiles that need nothing but the first `images`.
     pub fn tiles_within(&self, images: u64) -> u64 {
-        images.saturating_mul(self.image_units) / self.units.max(1) * u64::from(self.tiles)
+        (images.saturating_mul(self.image_units) / self.units.max(1)).saturating_mul(self.tiles)
     }
 
     /// The images of which nothing is left to do after the first `tiles`.
     pub fn images_after(&self, tiles: u32) -> u64 {
-        u64::from(tiles / self.tiles.max(1)) * self.units / self.image_units.max(1)
+        u64::from(tiles) / self.tiles.max(1) * self.units / self.image_units.max(1)
     }
 }
 

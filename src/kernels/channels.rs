@@ -3,7 +3,7 @@
 use super::slices::Images;
 use super::table::{PACK_CHANNELS, PACK_CHANNELS_THREADS as THREADS};
 use crate::error::Result;
-use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Walk};
 use crate::problem::Problem;
 
 /// The problem whose input and output have whole vectors of channels in each group, as the packed tensors have.
@@ -54,8 +54,8 @@ impl Packing {
             sizes,
             tiles: 0..0,
         };
-        let vectors = bytes / 16;
-        plan.push(dispatch, vectors.div_ceil(u64::from(THREADS)), 16.0 * vectors as f64 / limits.flops)?;
+        let walk = Walk::by_threads(THREADS, bytes / 16 / images.count);
+        plan.push_walking(dispatch, walk.tiles_of(images.count), bytes as f64 / limits.flops, Some(walk))?;
         Ok(packed)
     }
 }

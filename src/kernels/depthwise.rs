@@ -9,7 +9,7 @@ use super::table::{
     DEPTHWISE_FORWARD_THREADS,
 };
 use crate::error::{Error, Result};
-use crate::plan::{Dispatch, Limits, Plan, Role};
+use crate::plan::{Dispatch, Limits, Plan, Role, Walk};
 use crate::problem::{Pass, Problem};
 
 // Each of a workgroup's results is written by a thread of its own.
@@ -40,7 +40,7 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
     let reach = Reach::new(problem, limits, &[("the weight", problem.weight_elements())])?;
     for images in reach.slices(problem) {
         let specialization = if forward { vec![] } else { vec![u32::from(problem.stride == [1, 1])] };
-        let threads = images.count * channels * height * width.div_ceil(u64::from(RUN));
+        let walk = Walk::by_threads(DEPTHWISE_FORWARD_THREADS, channels * height * width.div_ceil(u64::from(RUN)));
         let share = images.count as f64 / problem.n as f64;
         let dispatch = Dispatch {
             module: kernel.module(reach.addresses),
@@ -49,11 +49,8 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
             sizes: sizes(problem, &images),
             tiles: 0..0,
         };
-        plan.push(
-            dispatch,
-            threads.div_ceil(u64::from(DEPTHWISE_FORWARD_THREADS)),
-            share * problem.flops() / (EFFICIENCY * limits.flops),
-        )?;
+        let seconds = share * problem.flops() / (EFFICIENCY * limits.flops);
+        plan.push_walking(dispatch, walk.tiles_of(images.count), seconds, Some(walk))?;
     }
     Ok(())
 }

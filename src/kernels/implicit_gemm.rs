@@ -7,7 +7,7 @@ use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
 use super::tile::{Chosen, Size, Takers, choose};
 use super::{FLAG_ACCUMULATE, Kernel, SPLITS_UNIT};
 use crate::error::Result;
-use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes};
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes, Walk};
 use crate::problem::{Pass, Problem};
 
 /// What [`Limits::kernel`] calls the blocks of any steps.
@@ -206,9 +206,13 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand
             sizes,
             tiles: 0..0,
         };
-        let columns = phases.count * (images.count * phases.cells).div_ceil(tile.n());
+        let step = size.m.div_ceil(tile.m()) * phases.count;
+        let outer = problem.groups * splits;
+        let columns = (images.count * phases.cells).div_ceil(tile.n());
+        // Groups and parts of a sum come one after the other, each with all images.
+        let walk = (outer == 1).then_some(Walk { tiles: step, units: tile.n(), image_units: phases.cells });
         let share = images.count as f64 / problem.n as f64;
-        plan.push(dispatch, size.m.div_ceil(tile.m()) * columns * problem.groups * splits, share * seconds)?;
+        plan.push_walking(dispatch, step * columns * outer, share * seconds, walk)?;
         if let Some(parts) = &parts {
             parts.add(problem, limits, reach.addresses, plan)?;
         }

@@ -5,7 +5,7 @@ use super::slices::Reach;
 use super::table::{PAD_INPUT, PAD_INPUT_THREADS as THREADS};
 use crate::config::PaddingMode;
 use crate::error::{Error, Result};
-use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Walk};
 use crate::problem::{Pass, Problem};
 
 /// Appends the copy of the input to byte `workspace` of the scratch memory, where it becomes that of `padded`; for an
@@ -34,8 +34,9 @@ pub fn plan(problem: &Problem, padded: &Problem, limits: &Limits, workspace: u64
             sizes,
             tiles: 0..0,
         };
-        let elements = if fold { input.bytes } else { output.bytes } / 4;
-        plan.push(dispatch, elements.div_ceil(u64::from(THREADS)), output.bytes as f64 / limits.flops)?;
+        let image = copy.c * if fold { copy.h * copy.w } else { copy.p * copy.q };
+        let walk = Walk::by_threads(THREADS, image);
+        plan.push_walking(dispatch, walk.tiles_of(images.count), output.bytes as f64 / limits.flops, Some(walk))?;
     }
     Ok(())
 }

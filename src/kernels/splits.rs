@@ -6,7 +6,7 @@ use super::slices::{Reach, whole};
 use super::tile::busiest_unit;
 use super::{FLAG_SKIP_WEIGHT, Kernel};
 use crate::error::{Error, Result};
-use crate::plan::{Dispatch, Limits, Operand, Plan, Role};
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Walk};
 use crate::problem::Problem;
 
 /// A weight gradient's kernel, but for how the reduction is split.
@@ -143,7 +143,8 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<b
             sizes,
             tiles: 0..0,
         };
-        plan.push(dispatch, reduction.tiles * part_splits, share * reduction.seconds)?;
+        let walk = Walk { tiles: reduction.tiles, units: split_units, image_units: units };
+        plan.push_walking(dispatch, reduction.tiles * part_splits, share * reduction.seconds, Some(walk))?;
         first_split += part_splits;
     }
     if !direct {

@@ -10,7 +10,7 @@ use super::table::{
 };
 use super::tile::busiest_unit;
 use crate::error::Result;
-use crate::plan::{Dispatch, Limits, Module, Operand, Plan, Role, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
+use crate::plan::{Dispatch, Limits, Module, Operand, Plan, Role, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT, Walk};
 use crate::problem::{Pass, Problem};
 
 /// What [`Limits::kernel`] calls forward passes and input gradients by strips.
@@ -74,8 +74,8 @@ pub fn plan(problem: &Problem, limits: &Limits, weight: Operand, plan: &mut Plan
             tiles: 0..0,
         };
         let share = images.count as f64 / problem.n as f64;
-        let strips = images.count * window.strips(problem);
-        plan.push(dispatch, strips.div_ceil(u64::from(THREADS)), share * seconds)?;
+        let walk = Walk::by_threads(THREADS, window.strips(problem));
+        plan.push_walking(dispatch, walk.tiles_of(images.count), share * seconds, Some(walk))?;
     }
     Ok(true)
 }
