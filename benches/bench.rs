@@ -71,8 +71,13 @@ const MIB: f64 = (1 << 20) as f64;
 
 fn main() -> Result<()> {
     let options = options();
-    let desc =
-        ContextDesc { device: options.device, tile: options.tile, kernel: options.kernel, ..ContextDesc::default() };
+    let desc = ContextDesc {
+        device: options.device,
+        timestamps: true,
+        tile: options.tile,
+        kernel: options.kernel,
+        ..ContextDesc::default()
+    };
     let context = Context::new(&desc)?;
     let device = context.device().clone();
     let on_cpu = matches!(device.kind, DeviceKind::Cpu | DeviceKind::Software);

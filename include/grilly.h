@@ -193,6 +193,12 @@
 #define GRILLY_CONTEXT_MINIMUM_LIMITS 1
 
 /*
+ `grilly_context_desc.flags`: time every submission by the device's own clock, for `grilly_stats.device_nanoseconds`. It
+ takes some microseconds a call.
+ */
+#define GRILLY_CONTEXT_TIMESTAMPS 2
+
+/*
  Something that may interest a person.
  */
 #define GRILLY_LOG_INFO 0
@@ -431,7 +437,8 @@ typedef struct {
      */
     uint64_t pipelines;
     /*
-     Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none.
+     Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none, or without
+     `GRILLY_CONTEXT_TIMESTAMPS`.
      */
     uint64_t device_nanoseconds;
     /*

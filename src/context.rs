@@ -23,6 +23,9 @@ pub struct ContextDesc {
     /// Threads of the CPU device that may be at work at once, callers' among them; 0: as many as `GRILLY_THREADS` says,
     /// or one for each core.
     pub threads: u32,
+    /// Time every submission by the device's own clock, for [`Stats::device_nanoseconds`]. It takes some microseconds a
+    /// call.
+    pub timestamps: bool,
     /// Use no more of the device than what every device must offer. For tests.
     pub minimum_limits: bool,
     /// For tests, if not 0: a Vulkan device is used as if the host did not see its memory, and host tensors of
@@ -88,7 +91,8 @@ pub struct Stats {
     pub dispatches: u64,
     /// Pipelines compiled.
     pub pipelines: u64,
-    /// Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none.
+    /// Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none, or without
+    /// [`ContextDesc::timestamps`].
     pub device_nanoseconds: u64,
     /// Bytes of host memory held for [`Context::create_host_buffer`] and for copies, pooled blocks included.
     pub host_bytes_held: u64,
@@ -151,6 +155,7 @@ impl Context {
             Some(physical) => {
                 let options = vulkan::Options {
                     budget: desc.memory_budget,
+                    timestamps: desc.timestamps,
                     minimum_limits: desc.minimum_limits,
                     piece_bytes: desc.piece_bytes,
                     tile: desc.tile,

@@ -274,6 +274,11 @@ impl Plan {
         Ok(())
     }
 
+    /// How dispatches go through their images, those that say.
+    pub fn walks(&self) -> impl Iterator<Item = Walk> {
+        self.walks.iter().copied().flatten()
+    }
+
     /// How a dispatch goes through its images, if it says.
     pub fn walk(&self, dispatch: usize) -> Option<Walk> {
         self.walks.get(dispatch).copied().flatten()

@@ -24,7 +24,8 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
     from grilly._handle import Handle
     from grilly._operand import c_view
 
-    compute = grilly.Compute(settings.device)
+    compute = grilly.Compute(settings.device, timestamps=True)
+    untimed = grilly.Compute(settings.device)  # for whole calls, which timestamps make longer
     context = compute._context.value
     stats = _abi.initialised(_abi.Stats)
 
@@ -41,24 +42,26 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
         call()
         return [1e-9 * (statistic("device_nanoseconds") - before)]
 
-    def created(shape: Shape, precision: str) -> Handle:
+    def created(shape: Shape, precision: str, owner: grilly.Compute) -> Handle:
         desc = _abi.initialised(_abi.Conv2dDesc)
         desc.in_channels, desc.out_channels, desc.groups = shape.c, shape.k, shape.groups
         desc.kernel[:] = shape.kernel
         desc.stride[:], desc.dilation[:] = [shape.stride] * 2, [shape.dilation] * 2
         desc.padding_begin[:] = desc.padding_end[:] = shape.padding
         desc.precision = getattr(_abi, f"PRECISION_{precision}")
-        return Handle(_abi.lib.grilly_conv2d_create, context, byref(desc), destroy=_abi.lib.grilly_conv2d_destroy)
+        create, destroy = _abi.lib.grilly_conv2d_create, _abi.lib.grilly_conv2d_destroy
+        return Handle(create, owner._context.value, byref(desc), destroy=destroy)
 
     def prepare(shape: Shape, operands: Operands) -> dict[str, Operation]:
         count = settings.sets(shape)
-        arrays = operands._asdict()
-        inputs = {name: [grilly.tensor(array, compute) for _ in range(count)] for name, array in arrays.items()}
-        sizes = {"y": shape.y, "dx": shape.x, "dweight": shape.weight, "dbias": (shape.k,)}
-        outputs = {name: [grilly.empty(size, compute) for _ in range(count)] for name, size in sizes.items()}
-        tensors = inputs | outputs
 
-        def function(handle: Handle, entry: Any, names: str) -> Operation:
+        def tensors_of(owner: grilly.Compute) -> dict[str, list[grilly.Tensor]]:
+            arrays = operands._asdict()
+            sizes = {"y": shape.y, "dx": shape.x, "dweight": shape.weight, "dbias": (shape.k,)}
+            inputs = {name: [grilly.tensor(array, owner) for _ in range(count)] for name, array in arrays.items()}
+            return inputs | {name: [grilly.empty(size, owner) for _ in range(count)] for name, size in sizes.items()}
+
+        def function(handle: Handle, entry: Any, names: str, tensors: dict[str, list[grilly.Tensor]]) -> Operation:
             """Calls of a C function whose arguments are made once. The last of the names is its result's."""
             *_, output = names.split()
             every = []
@@ -89,13 +92,14 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
             return Operation(call, result, lambda seconds: repeated(lambda: timed(call), seconds), facts)
 
         operations: dict[str, Operation] = {}
+        tensors = tensors_of(compute)
         forward, backward = _abi.lib.grilly_conv2d_forward, _abi.lib.grilly_conv2d_backward
         for precision in PRECISIONS:
-            handle = created(shape, precision)
+            handle = created(shape, precision, compute)
             passes = {
-                FORWARD: function(handle, forward, "x weight bias y"),
-                INPUT_GRADIENT: function(handle, backward, "weight dy dx"),
-                WEIGHT_GRADIENT: function(handle, backward, "x dy dbias dweight"),
+                FORWARD: function(handle, forward, "x weight bias y", tensors),
+                INPUT_GRADIENT: function(handle, backward, "weight dy dx", tensors),
+                WEIGHT_GRADIENT: function(handle, backward, "x dy dbias dweight", tensors),
             }
             memory = _abi.initialised(_abi.Memory)
             check(_abi.lib.grilly_conv2d_memory(handle.value, (c_int64 * 4)(*shape.x), byref(memory)))
@@ -103,8 +107,8 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
                 facts = passes[name].facts
                 facts["workspace_bytes"] = max(facts["workspace_bytes"], getattr(memory, f"{planned}_workspace"))
                 operations[f"{name}, {precision}"] = passes[name]
-            if precision == PRECISIONS[0]:
-                operations[CALL] = Operation(passes[FORWARD].call, passes[FORWARD].result)
+        whole = function(created(shape, PRECISIONS[0], untimed), forward, "x weight bias y", tensors_of(untimed))
+        operations[CALL] = Operation(whole.call, whole.result)
 
         floats = moved_bytes(shape) // 8
         halves = [[grilly.tensor(np.ones(floats, np.float32), compute) for _ in range(count)] for _ in range(2)]
@@ -119,7 +123,7 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
             copy, halves[1][0].numpy, lambda seconds: repeated(lambda: timed(copy), seconds), {"bytes": 8 * floats}
         )
         layer = nn.Conv2d(
-            shape.c, shape.k, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.groups, device=compute
+            shape.c, shape.k, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.groups, device=untimed
         )
         layer.eval()
         operations[LAYER] = Operation(partial(layer, operands.x), partial(layer, operands.x))

@@ -46,6 +46,10 @@ pub unsafe extern "C" fn grilly_context_create(
         if desc.reserved != 0 {
             return Err(Error::invalid(format!("desc->reserved is {}, expected 0", desc.reserved)));
         }
+        let flags = desc.flags;
+        if flags & !(GRILLY_CONTEXT_MINIMUM_LIMITS | GRILLY_CONTEXT_TIMESTAMPS) != 0 {
+            return Err(Error::invalid(format!("desc->flags is {flags:#x}, expected GRILLY_CONTEXT_* bits")));
+        }
         let created = Context::new(&ContextDesc {
             device: match desc.device {
                 GRILLY_DEVICE_AUTO => DeviceChoice::Auto,
@@ -59,13 +63,8 @@ pub unsafe extern "C" fn grilly_context_create(
             },
             memory_budget: desc.memory_budget,
             threads: desc.threads,
-            minimum_limits: match desc.flags {
-                0 => false,
-                GRILLY_CONTEXT_MINIMUM_LIMITS => true,
-                flags => {
-                    return Err(Error::invalid(format!("desc->flags is {flags:#x}, expected GRILLY_CONTEXT_* bits")));
-                }
-            },
+            timestamps: flags & GRILLY_CONTEXT_TIMESTAMPS != 0,
+            minimum_limits: flags & GRILLY_CONTEXT_MINIMUM_LIMITS != 0,
             log: logger(&desc),
             ..ContextDesc::default()
         })?;

@@ -104,6 +104,9 @@ pub const GRILLY_OP_RELU_BACKWARD: i32 = 7;
 
 /// `grilly_context_desc.flags`: use no more of the device than what every device must offer. For tests.
 pub const GRILLY_CONTEXT_MINIMUM_LIMITS: u32 = 1;
+/// `grilly_context_desc.flags`: time every submission by the device's own clock, for `grilly_stats.device_nanoseconds`. It
+/// takes some microseconds a call.
+pub const GRILLY_CONTEXT_TIMESTAMPS: u32 = 2;
 
 /// Something that may interest a person.
 pub const GRILLY_LOG_INFO: i32 = 0;
@@ -332,7 +335,8 @@ pub struct grilly_stats {
     pub dispatches: u64,
     /// Pipelines compiled.
     pub pipelines: u64,
-    /// Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none.
+    /// Nanoseconds that submissions spent on the device, by its own clock; 0 where it has none, or without
+    /// `GRILLY_CONTEXT_TIMESTAMPS`.
     pub device_nanoseconds: u64,
     /// Bytes of host memory held for `grilly_buffer_create_host` and for copies, pooled blocks included.
     pub host_bytes_held: u64,

@@ -15,14 +15,14 @@ use std::time::Duration;
 
 /// Below this there is nothing to gain: the first and the last piece overlap with nothing.
 const LEAST_BYTES: u64 = 2 << 20;
-/// Pieces of a batch. More would overlap better, but each keeps fewer multiprocessors busy.
+/// Pieces of a batch. More would overlap better, but each takes a few submissions.
 const PIECES: u64 = 8;
 const LEAST_PIECE: u64 = 1 << 20;
 const MOST_PIECE: u64 = 16 << 20;
-/// Bytes of a piece of the ring.
-const SLOT: u64 = 4 << 20;
+/// Bytes of a piece of the ring: so small that the device copies one while threads fill the next.
+const SLOT: u64 = 2 << 20;
 /// Slots that copies in one direction have, at most.
-const SLOTS: usize = 6;
+const SLOTS: usize = 12;
 /// Waits stay awake for so long: the next piece is never far.
 const PATIENCE: Duration = Duration::from_millis(1);
 
@@ -31,16 +31,29 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub struct Pieces {
     piece: u64,
     slot: u64,
+    /// Pieces at most, whatever their bytes.
+    most: u64,
 }
 
 /// How host tensors of so many bytes travel, if not at once.
-pub fn pieces(device: &Device, host_bytes: u64) -> Option<Pieces> {
+pub fn pieces(device: &Device, passes: &[Pass], host_bytes: u64) -> Option<Pieces> {
     match device.options().piece_bytes {
         0 if device.is_unified() || host_bytes < LEAST_BYTES => None,
-        0 => Some(Pieces { piece: (host_bytes / 2 / PIECES).clamp(LEAST_PIECE, MOST_PIECE), slot: SLOT }),
+        0 => {
+            let piece = (host_bytes / 2 / PIECES).clamp(LEAST_PIECE, MOST_PIECE);
+            Some(Pieces { piece, slot: SLOT, most: full_pieces(device, passes) })
+        }
         piece if host_bytes <= piece => None,
-        piece => Some(Pieces { piece, slot: piece.next_multiple_of(4) }),
+        piece => Some(Pieces { piece, slot: piece.next_multiple_of(4), most: u64::MAX }),
     }
+}
+
+/// Into how many pieces a batch can be cut so that each of them fills the device: a kernel takes as long for a few tiles
+/// as for all that run at once.
+fn full_pieces(device: &Device, passes: &[Pass]) -> u64 {
+    let wave = u64::from(device.limits().concurrent_workgroups.max(1));
+    let waves = passes.iter().flat_map(|pass| pass.ready.plan.walks().map(|walk| walk.tiles_of(pass.images) / wave));
+    waves.min().unwrap_or(1).max(1)
 }
 
 /// Runs whole passes, and waits for them.
@@ -53,7 +66,7 @@ pub fn run(
 ) -> Result<Moved> {
     let images = passes.first().map_or(0, |pass| pass.images);
     let largest = places.batched().filter(|place| place.host().is_some()).map(|place| place.whole().bytes).max();
-    let count = largest.unwrap_or(0).div_ceil(pieces.piece);
+    let count = largest.unwrap_or(0).div_ceil(pieces.piece).min(pieces.most);
     let mut moved = Moved::default();
     let mut upload = Upload::new(device, pieces.slot);
     let mut download = Download::new(device, pieces.slot);
@@ -86,7 +99,8 @@ pub fn run(
             }
             *finished = now;
         }
-        download.empty_finished()?;
+        // The next images go first, or the way to the device stands still.
+        while upload.is_busy()? && download.empty_finished()? {}
     }
     for place in places.parameters() {
         download.take(place, 0, place.whole().bytes, compute.latest, &mut moved)?;
@@ -213,6 +227,9 @@ impl Upload {
             let (recorder, slots) = self.current()?;
             recorder.copy(Bound { block: &slot, offset: 0, bytes: length }, place.range(begin, length));
             slots.push(slot);
+            if length == self.slot {
+                self.submit()?;
+            }
         }
         Ok(())
     }
@@ -226,15 +243,10 @@ impl Upload {
     }
 
     fn free_slot(&mut self) -> Result<Block> {
-        if let Some((recorder, _)) = self.submitted.front_mut()
-            && self.free.is_empty()
-            && recorder.wait_for(Duration::ZERO)?
-        {
-            self.reclaim()?;
-        }
         if let Some(slot) = self.free.pop() {
             return Ok(slot);
         }
+        // Not those that happen to be free again: how many slots a call takes must not depend on who is faster.
         if self.slots < SLOTS {
             self.slots += 1;
             return Block::new(&self.device, Home::Staging, self.slot);
@@ -247,6 +259,12 @@ impl Upload {
             Some(slot) => Ok(slot),
             None => self.free_slot(),
         }
+    }
+
+    /// Whether anything submitted is still under way.
+    fn is_busy(&mut self) -> Result<bool> {
+        let newest = self.submitted.back_mut();
+        newest.map_or(Ok(false), |(recorder, _)| recorder.wait_for(Duration::ZERO).map(|done| !done))
     }
 
     /// Waits for the oldest submission and takes its slots back.
@@ -352,15 +370,14 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// Copies to their places what was brought already.
-    fn empty_finished(&mut self) -> Result<()> {
-        while let Some((recorder, _)) = self.submitted.front_mut() {
-            if !recorder.wait_for(Duration::ZERO)? {
-                break;
-            }
+    /// Copies to its place what the oldest submission brought, if it is done; says whether it was.
+    fn empty_finished(&mut self) -> Result<bool> {
+        let Some((recorder, _)) = self.submitted.front_mut() else { return Ok(false) };
+        let done = recorder.wait_for(Duration::ZERO)?;
+        if done {
             self.empty_oldest()?;
         }
-        Ok(())
+        Ok(done)
     }
 
     fn finish(&mut self) -> Result<()> {

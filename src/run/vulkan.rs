@@ -103,7 +103,7 @@ pub fn run_with(
     mut tensors: Tensors<'_>,
     workspace: Option<&Block>,
 ) -> Result<()> {
-    let pieces = stream::pieces(device, tensors.host_bytes());
+    let pieces = stream::pieces(device, passes, tensors.host_bytes());
     let streams = pieces.filter(|_| passes.iter().all(Pass::is_whole));
     let places = Places::new(device, &mut tensors, streams.is_none())?;
     let workspaces = workspaces(passes, workspace);

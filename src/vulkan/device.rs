@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 pub struct Options {
     /// Bytes of device memory that may be held; 0: as many as there are.
     pub budget: u64,
+    /// Time every submission by the device's own clock.
+    pub timestamps: bool,
     /// Use nothing beyond what every device must offer.
     pub minimum_limits: bool,
     /// For tests: as if the host did not see the device's memory, and host tensors of more than so many bytes together
@@ -42,7 +44,7 @@ pub struct Device {
     options: Options,
     unified: bool,
     upload_memory: bool,
-    /// Nanoseconds of one timestamp tick, and which bits of a timestamp count; `None` without timestamps.
+    /// Nanoseconds of one timestamp tick, and which bits of a timestamp count; `None` if submissions are not timed.
     timestamps: Option<(f64, u64)>,
     pool: Mutex<Option<Pool>>,
     pinned: Pinned,
@@ -70,14 +72,14 @@ pub struct Counters {
     pub dispatches: u64,
     /// Pipelines compiled.
     pub pipelines: u64,
-    /// Nanoseconds spent in submissions, by the device's clock.
+    /// Nanoseconds spent in submissions, by the device's clock, if they are timed.
     pub device_nanoseconds: u64,
 }
 
 impl Device {
     /// Opens a device for compute.
     pub fn new(physical: &PhysicalDevice, options: Options) -> Result<Device> {
-        let Options { budget, minimum_limits, piece_bytes, tile, kernel } = options;
+        let Options { budget, timestamps, minimum_limits, piece_bytes, tile, kernel } = options;
         let instance = physical.instance;
         let logical = Logical::open(physical, !minimum_limits)?;
         let Enabled { push_descriptors, buffer_addresses, timelines, import_host, layout, .. } = logical.enabled;
@@ -95,7 +97,7 @@ impl Device {
             options,
             unified,
             upload_memory,
-            timestamps: timestamps(instance, physical, layout.family(Lane::Compute)),
+            timestamps: clock(instance, physical, layout.family(Lane::Compute)).filter(|_| timestamps),
             pool: Mutex::new(None),
             pinned: Pinned::default(),
             recordings: Default::default(),
@@ -359,7 +361,8 @@ fn has_memory(instance: &Instance, physical: &PhysicalDevice, wanted: vk::Memory
     memory.memory_types_as_slice().iter().any(|kind| kind.property_flags.contains(wanted))
 }
 
-fn timestamps(instance: &Instance, physical: &PhysicalDevice, family: u32) -> Option<(f64, u64)> {
+/// Nanoseconds of a tick of the device's clock, and which bits of a timestamp count.
+fn clock(instance: &Instance, physical: &PhysicalDevice, family: u32) -> Option<(f64, u64)> {
     // SAFETY: the physical device comes from this instance, which is alive.
     let families = unsafe { instance.raw().get_physical_device_queue_family_properties(physical.raw) };
     let bits = families.get(family as usize)?.timestamp_valid_bits;

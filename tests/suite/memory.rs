@@ -1,7 +1,7 @@
 //! What layers take: the seed document's formulas, and a pool that stops asking the device.
 
-use crate::common::rigs::rigs;
-use grilly::{Conv2d, Conv2dConfig, Forward, Input, Output, Weight, Weights};
+use crate::common::rigs::{devices_with, rigs};
+use grilly::{ContextDesc, Conv2d, Conv2dConfig, DeviceKind, Forward, Input, Output, Weight, Weights};
 use ndarray::{ArrayD, IxDyn};
 
 #[test]
@@ -46,6 +46,27 @@ fn repeated_forwards_allocate_nothing_after_the_first() {
         assert_eq!(last.allocations, first.allocations, "{}", rig.name);
         assert_eq!(last.bytes_held, first.bytes_held, "{}", rig.name);
         assert_eq!(last.dispatches - first.dispatches, 100 * first.dispatches, "{}: it did run", rig.name);
+    }
+}
+
+#[test]
+fn submissions_are_timed_where_that_is_asked_for() {
+    for timestamps in [false, true] {
+        for rig in devices_with(&ContextDesc { timestamps, ..ContextDesc::default() }, "") {
+            let conv = Conv2d::new(&rig.context, Conv2dConfig::new(3, 8, [3, 3])).expect("legal");
+            let (x, weight) = (ArrayD::ones(IxDyn(&[1, 3, 16, 16])), ArrayD::ones(IxDyn(&[8, 3, 3, 3])));
+            let mut y = ArrayD::zeros(IxDyn(&[1, 8, 14, 14]));
+            conv.forward(Forward {
+                x: Input::Host(x.view()),
+                weight: Weight::Raw(Input::Host(weight.view())),
+                bias: None,
+                y: Output::Host(y.view_mut()),
+            })
+            .expect("a forward pass");
+            let timed = rig.context.stats().device_nanoseconds > 0;
+            let has_clock = rig.context.device().kind != DeviceKind::Cpu;
+            assert_eq!(timed, timestamps && has_clock, "{}", rig.name);
+        }
     }
 }
 

@@ -248,6 +248,40 @@ fn every_plan_stays_within_its_devices_limits() {
     }
 }
 
+/// While a batch is on its way from the host, what is there already is computed on: that takes kernels which say how they
+/// go through their images.
+#[test]
+fn kernels_go_through_their_images_in_order() {
+    for (device, limits) in devices() {
+        let mut walking = 0;
+        for (config, input) in large_layers() {
+            for problem in problems(&config, input) {
+                let Ok(plan) = plan(&problem, &limits, false) else { continue };
+                for (at, dispatch) in plan.dispatches.iter().enumerate() {
+                    let images_of = |role, elements: u64| {
+                        let operand = dispatch.operands.iter().flatten().find(|operand| operand.role == role)?;
+                        Some(operand.bytes / (4 * elements / problem.n))
+                    };
+                    let images = images_of(Role::Input, problem.input_elements())
+                        .or_else(|| images_of(Role::Output, problem.output_elements()));
+                    // Sums of parts, here of single images, and the groups of a dense layer each go through all images.
+                    let name = dispatch.module.name;
+                    let grouped = name.starts_with("conv2d-") && problem.groups > 1;
+                    let apart = name.starts_with("reduce-splits") || grouped || problem.n == 1;
+                    let (Some(images), false) = (images, apart) else { continue };
+                    let what = format!("{device}: {problem:?}: {name}");
+                    let walk = plan.walk(at).unwrap_or_else(|| panic!("{what} does not say how"));
+                    let end = u64::from(dispatch.tiles.end);
+                    assert!(end <= walk.tiles_of(images), "{what}: more tiles than its images have");
+                    assert!(end == walk.tiles_of(images) || plan.dispatches[at + 1].tiles.start == dispatch.tiles.end);
+                    walking += 1;
+                }
+            }
+        }
+        assert!(walking > 100, "{device}: only {walking}");
+    }
+}
+
 #[test]
 fn long_work_is_cut_into_short_submissions() {
     let (config, input) = &large_layers()[2];

@@ -25,16 +25,25 @@ class Compute:
         threads: threads of the CPU device that may be at work at once, callers' own among them; 0 is as many as the
             environment variable GRILLY_THREADS says, or one for each core.
         memory_budget: bytes of device memory that it may hold; 0 is as many as there are.
+        timestamps: time every submission by the device's own clock, for `stats()["device_nanoseconds"]`, which is 0
+            otherwise. It takes some microseconds a call.
 
     Raises:
         GrillyError: if that device does not exist or cannot be used.
     """
 
-    def __init__(self, device: Union[int, str, None] = None, threads: int = 0, memory_budget: int = 0) -> None:
+    def __init__(
+        self,
+        device: Union[int, str, None] = None,
+        threads: int = 0,
+        memory_budget: int = 0,
+        timestamps: bool = False,
+    ) -> None:
         desc = _abi.initialised(_abi.ContextDesc)
         desc.device = _device_choice(device)
         desc.threads = c_integer(threads, "threads", range(2**32))
         desc.memory_budget = c_integer(memory_budget, "memory_budget", range(2**64))
+        desc.flags = _abi.CONTEXT_TIMESTAMPS if timestamps else 0
         self._context = Handle(
             _abi.lib.grilly_context_create, byref(desc),
             destroy=_abi.lib.grilly_context_destroy,

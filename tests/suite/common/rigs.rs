@@ -87,7 +87,8 @@ fn vulkan_only(mut rigs: Vec<Rig>) -> Vec<Rig> {
     rigs
 }
 
-fn devices_with(desc: &ContextDesc, suffix: &str) -> Vec<Rig> {
+/// The CPU device and every Vulkan device, opened so, with something said of it behind their names.
+pub fn devices_with(desc: &ContextDesc, suffix: &str) -> Vec<Rig> {
     let devices = grilly::devices();
     let cpus = devices.iter().filter(|device| device.kind == DeviceKind::Cpu).count();
     assert_eq!(cpus, 1, "there is exactly one CPU device");

@@ -79,3 +79,10 @@ def test_trim_gives_back_what_nothing_uses(compute: Compute, rng) -> None:
     compute.trim()
     assert kept.nbytes <= compute.stats()["bytes_held"] <= held - size
     np.testing.assert_array_equal(kept.numpy(), values)
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_submissions_are_timed_where_that_is_asked_for(opened: Compute, timestamps: bool) -> None:
+    with Compute(opened.device.index, timestamps=timestamps) as compute:
+        Conv2d(4, 8, 3, device=compute)(np.ones((1, 4, 8, 8), np.float32))
+        assert (compute.stats()["device_nanoseconds"] > 0) == (timestamps and compute.device.is_vulkan)
