@@ -1,14 +1,22 @@
 // Forward and input gradient by strips: a thread's strip of one result channel, summed over the source channels of its
-// group. That is for few result channels a group, because each of them reads the source again.
+// group. That is for few result channels a group, because each of them reads the source again; and for few strips in all,
+// of which each is summed by several threads of a workgroup, so that every thread's loads are under way at once.
 
 #include "lib/strips.glsl"
 
-#include "lib/elements.glsl"
+layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
 layout(constant_id = 2) const bool SEVERAL_SOURCES = false; // groups have several source channels
 layout(constant_id = 3) const bool PACKED = false; // the weight comes as pack-weights.glsl has it, not raw
 
+layout(constant_id = 4) const uint PARTS = 1; // threads that share a strip, each with source channels of its own
+layout(constant_id = 5) const uint SHARED = 1; // ROWS * COLUMNS * PITCH, if there are parts
+
 const uint CHAIN = 64 / TAPS; // source channels that are chained before they are added to the totals
+const uint STRIPS = THREADS / PARTS; // of a workgroup
+const uint PITCH = THREADS + 1; // spreads the parts of neighbouring results over the banks of shared memory
+
+shared float parts[SHARED];
 
 // Where a thread's weights for source channel 0 of its group lie, and how far apart those of neighbouring taps and
 // channels.
@@ -29,15 +37,39 @@ Weights weights_of(uint group, uint channel, uint sources) {
 #endif
 }
 
+// Four neighbouring results of the strip's row i, from that column of it.
+void store_four(Strip strip, uint channel, int i, int column, vec4 four) {
+    uint at = (strip.plane * RESULT_HEIGHT + strip.row + i) * RESULT_WIDTH + strip.column + column;
+    if (strip.row + i >= RESULT_HEIGHT) {
+        return;
+    }
+    if ((VECTORS & RESULT_VECTORS) != 0) {
+        if (strip.column + column < RESULT_WIDTH) {
+            store_result_vector(at / 4, channel, four);
+        }
+        return;
+    }
+    [[unroll]] for (int next = 0; next < 4; ++next) {
+        if (strip.column + column + next < RESULT_WIDTH) {
+            store_result(at + next, channel, four[next]);
+        }
+    }
+}
+
 void main() {
-    uint index = element_index();
-    Strip strip = strip_at(index);
-    if (index == NO_ELEMENT || strip.plane >= pc.N * RESULT_CHANNELS) {
+    uint tile = tile_index();
+    uint part = gl_LocalInvocationIndex / STRIPS;
+    Strip strip = strip_at(tile * STRIPS + gl_LocalInvocationIndex % STRIPS);
+    bool exists = tile < pc.tile_end && strip.plane < pc.N * RESULT_CHANNELS;
+    if (PARTS == 1 && !exists) {
         return;
     }
     uint channel = strip.plane % RESULT_CHANNELS;
     uint group = channel / (RESULT_CHANNELS / pc.groups);
     uint sources = SEVERAL_SOURCES ? SOURCE_CHANNELS / pc.groups : 1;
+    if (PARTS > 1 && !exists) {
+        sources = 0;
+    }
     uint source_plane = strip.plane / RESULT_CHANNELS * SOURCE_CHANNELS + group * sources;
     Weights weights = weights_of(group, channel, sources);
     float totals[ROWS][COLUMNS];
@@ -46,14 +78,14 @@ void main() {
             totals[i][column] = 0;
         }
     }
-    for (uint first = 0; first < sources; first += CHAIN) {
+    for (uint first = part; first < sources; first += CHAIN * PARTS) {
         float sums[ROWS][COLUMNS];
         [[unroll]] for (int i = 0; i < ROWS; ++i) {
             [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
                 sums[i][column] = 0;
             }
         }
-        for (uint source = first; source < min(first + CHAIN, sources); ++source) {
+        for (uint source = first; source < min(first + CHAIN * PARTS, sources); source += PARTS) {
             float weight[TAPS];
             [[unroll]] for (int tap = 0; tap < TAPS; ++tap) {
                 weight[tap] = WEIGHT(weights.first + source * weights.source_step + tap * weights.tap_step);
@@ -79,23 +111,27 @@ void main() {
             }
         }
     }
-    uint at = (strip.plane * RESULT_HEIGHT + strip.row) * RESULT_WIDTH + strip.column;
-    if ((VECTORS & RESULT_VECTORS) != 0) {
+    if (PARTS == 1) {
         [[unroll]] for (int i = 0; i < ROWS; ++i) {
             [[unroll]] for (int column = 0; column < COLUMNS; column += 4) {
-                if (strip.row + i < RESULT_HEIGHT && strip.column + column < RESULT_WIDTH) {
-                    vec4 four = vec4(totals[i][column], totals[i][column + 1], totals[i][column + 2], totals[i][column + 3]);
-                    store_result_vector((at + i * RESULT_WIDTH + column) / 4, channel, four);
-                }
+                vec4 four = vec4(totals[i][column], totals[i][column + 1], totals[i][column + 2], totals[i][column + 3]);
+                store_four(strip, channel, i, column, four);
             }
         }
-    } else {
-        [[unroll]] for (int i = 0; i < ROWS; ++i) {
-            [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
-                if (strip.row + i < RESULT_HEIGHT && strip.column + column < RESULT_WIDTH) {
-                    store_result(at + i * RESULT_WIDTH + column, channel, totals[i][column]);
-                }
-            }
+        return;
+    }
+    [[unroll]] for (int i = 0; i < ROWS; ++i) {
+        [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
+            parts[(i * COLUMNS + column) * PITCH + gl_LocalInvocationIndex] = totals[i][column];
         }
+    }
+    barrier();
+    for (uint at = 4 * part; exists && at < ROWS * COLUMNS; at += 4 * PARTS) {
+        vec4 four = vec4(0);
+        for (uint of = gl_LocalInvocationIndex % STRIPS; of < THREADS; of += STRIPS) {
+            uint first = at * PITCH + of;
+            four += vec4(parts[first], parts[first + PITCH], parts[first + 2 * PITCH], parts[first + 3 * PITCH]);
+        }
+        store_four(strip, channel, int(at / COLUMNS), int(at % COLUMNS), four);
     }
 }

@@ -23,12 +23,13 @@ pub use select::{plan, plan_packing};
 use crate::plan::Module;
 
 /// What [`crate::plan::Limits::kernel`] may name: where more than one kernel serves a problem, this one takes it.
-pub const CHOICES: [&str; 8] = [
+pub const CHOICES: [&str; 9] = [
     implicit_gemm::STEPS,
     implicit_gemm::RAW,
     implicit_gemm::SPLITS,
     implicit_gemm::JOINT_PHASES,
     strips::NAME,
+    strips::PARTS,
     "segments-backward-weight",
     "strips-backward-weight",
     "conv2d-backward-weight",

@@ -55,20 +55,23 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
         return Ok(());
     }
     let raw = whole(Role::Weight, problem.weight_elements());
+    let strips = strips::choice(problem, limits);
     if depthwise::applies(problem) {
-        let by_strips = strips::plan(problem, limits, raw, plan)?;
+        let by_strips = strips.map_or(Ok(false), |choice| strips::plan(problem, limits, &choice, raw, plan))?;
         return if by_strips { Ok(()) } else { depthwise::plan(problem, limits, plan) };
     }
     let bytes = pack::packed_bytes(problem);
     let weight = if prepacked { Operand { role: Role::Packed, offset: 0, bytes } } else { raw };
     let choice = implicit_gemm::choice(problem, limits);
     let dense = choice.as_ref().map_or(f64::INFINITY, Choice::seconds);
-    let by_strips = match limits.kernel {
-        Some(strips::NAME) => true,
+    let strips = strips.filter(|strips| match limits.kernel {
+        Some(strips::NAME | strips::PARTS) => true,
         Some(name) if implicit_gemm::NAMES.contains(&name) => false,
-        _ => strips::seconds(problem, limits).is_some_and(|seconds| seconds < dense),
-    };
-    if by_strips && strips::plan(problem, limits, weight, plan)? {
+        _ => strips.seconds < dense,
+    });
+    if let Some(strips) = strips
+        && strips::plan(problem, limits, &strips, weight, plan)?
+    {
         return Ok(());
     }
     let choice = choice?;

@@ -15,6 +15,10 @@ use crate::problem::{Pass, Problem};
 
 /// What [`Limits::kernel`] calls forward passes and input gradients by strips.
 pub const NAME: &str = "strips";
+/// What it calls those whose strips are shared by as many threads as can.
+pub const PARTS: &str = "strips_parts";
+/// Threads that share a strip at most.
+const MOST_PARTS: u64 = 16;
 
 /// Share of a device's peak that forward passes and input gradients reach.
 const RESULTS_EFFICIENCY: f64 = 0.2;
@@ -39,26 +43,53 @@ struct Window {
     threads: u64,
 }
 
-/// Estimated time of a forward pass or an input gradient, if there is a kernel for it.
-pub fn seconds(problem: &Problem, limits: &Limits) -> Option<f64> {
+/// How a forward pass or an input gradient is served.
+pub struct Choice {
+    window: Window,
+    /// Threads that share a strip.
+    parts: u64,
+    /// Estimated time.
+    pub seconds: f64,
+}
+
+/// The cheapest way, if there is a kernel for the problem.
+pub fn choice(problem: &Problem, limits: &Limits) -> Option<Choice> {
     let window = window(problem, limits)?;
+    let sources = sources(problem);
+    let fits =
+        |parts: &u64| *parts == 1 || *parts <= sources && 4 * window.shared_floats() <= limits.shared_memory.into();
+    let offered: Vec<u64> = (0..=MOST_PARTS.ilog2()).map(|power| 1 << power).filter(fits).collect();
+    let most = *offered.last()?;
+    // Cores of a software driver share evenly without.
+    let rank = |parts: u64| match limits.kernel {
+        Some(PARTS) => u64::from(parts != most) as f64,
+        _ if limits.software => parts as f64,
+        _ => seconds(problem, &window, parts, limits),
+    };
+    let parts = offered.into_iter().min_by(|&a, &b| rank(a).total_cmp(&rank(b)))?;
+    Some(Choice { seconds: seconds(problem, &window, parts, limits), window, parts })
+}
+
+fn seconds(problem: &Problem, window: &Window, parts: u64, limits: &Limits) -> f64 {
     let efficiency = if limits.software { RESULTS_EFFICIENCY_SOFTWARE } else { RESULTS_EFFICIENCY };
-    let strips = problem.n * window.strips(problem);
+    let sources = sources(problem);
     let results = if problem.pass == Pass::Forward { problem.output_elements() } else { problem.input_elements() };
     // Strips at the edges compute what does not exist.
     let strip = problem.flops() / results as f64 * (window.rows * window.columns) as f64;
-    let workgroup = f64::from(THREADS) * strip / efficiency;
-    let workgroups = strips.div_ceil(THREADS.into());
-    Some(busiest_unit(workgroup, workgroups, THREADS.into(), limits) / limits.flops)
+    // Adding the parts takes about as long as another source channel.
+    let share = (sources.div_ceil(parts) + u64::from(parts > 1)) as f64 / sources as f64;
+    let workgroup = f64::from(THREADS) * strip * share / efficiency;
+    let workgroups = (problem.n * window.strips(problem)).div_ceil(u64::from(THREADS) / parts);
+    busiest_unit(workgroup, workgroups, THREADS.into(), limits) / limits.flops
 }
 
-/// Appends a forward pass or an input gradient if there is a kernel for it; says whether there is. The weight is raw, or
-/// packed in [`super::pack`]'s order, as its role says.
+/// Appends a forward pass or an input gradient; says whether it could. The weight is raw, or packed in [`super::pack`]'s
+/// order, as its role says.
 ///
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
-pub fn plan(problem: &Problem, limits: &Limits, weight: Operand, plan: &mut Plan) -> Result<bool> {
-    let (Some(window), Some(seconds)) = (window(problem, limits), seconds(problem, limits)) else { return Ok(false) };
+pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand, plan: &mut Plan) -> Result<bool> {
+    let Choice { window, parts, seconds } = choice;
     let kernel = if problem.pass == Pass::Forward { &STRIPS_FORWARD } else { &STRIPS_BACKWARD_INPUT };
     let reach = Reach::new(problem, limits, &[("the weight", weight.bytes / 4)])?;
     if reach.addresses {
@@ -68,19 +99,25 @@ pub fn plan(problem: &Problem, limits: &Limits, weight: Operand, plan: &mut Plan
     for images in reach.slices(problem) {
         let dispatch = Dispatch {
             module,
-            specialization: specialization(problem, limits, module, &window, weight.role == Role::Packed),
+            specialization: specialization(problem, limits, module, window, weight.role == Role::Packed, *parts),
             operands: operands(problem, &images, weight),
             sizes: sizes(problem, &images),
             tiles: 0..0,
         };
         let share = images.count as f64 / problem.n as f64;
-        let walk = Walk::by_threads(THREADS, window.strips(problem));
+        let strips = u64::from(THREADS) / parts;
+        let walk = Walk { tiles: 1, units: strips, image_units: window.strips(problem) };
         plan.push_walking(dispatch, walk.tiles_of(images.count), share * seconds, Some(walk))?;
     }
     Ok(true)
 }
 
 impl Window {
+    /// Floats of shared memory in which a workgroup's parts of strips meet.
+    fn shared_floats(&self) -> u64 {
+        self.rows * self.columns * u64::from(THREADS + 1)
+    }
+
     /// Strips of an image of the result.
     fn strips(&self, problem: &Problem) -> u64 {
         let (channels, height, width) = match problem.pass {
@@ -117,8 +154,10 @@ fn window(problem: &Problem, limits: &Limits) -> Option<Window> {
 }
 
 fn by_name(problem: &Problem, limits: &Limits) -> bool {
-    let name = if problem.pass == Pass::BackwardWeight { STRIPS_BACKWARD_WEIGHT.name() } else { NAME };
-    limits.kernel == Some(name)
+    match limits.kernel {
+        Some(NAME | PARTS) => problem.pass != Pass::BackwardWeight,
+        name => name == Some(STRIPS_BACKWARD_WEIGHT.name()) && problem.pass == Pass::BackwardWeight,
+    }
 }
 
 /// A software driver takes seconds to compile a pipeline, so depthwise layers get strips only where these are several
@@ -147,7 +186,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         problem: problem.clone(),
         kernel: &STRIPS_BACKWARD_WEIGHT,
         tile: window.index,
-        specialization: specialization(problem, limits, module, &window, false),
+        specialization: specialization(problem, limits, module, &window, false, 1),
         tiles: problem.k * problem.channels_per_group(),
         residents: 0,
         image_units: problem.p.div_ceil(window.rows) * problem.q.div_ceil(window.columns),
@@ -167,13 +206,23 @@ fn sources(problem: &Problem) -> u64 {
 }
 
 /// Values for the module's constants; see `shaders/lib/strips.glsl`.
-fn specialization(problem: &Problem, limits: &Limits, module: &Module, window: &Window, packed: bool) -> Vec<u32> {
+fn specialization(
+    problem: &Problem,
+    limits: &Limits,
+    module: &Module,
+    window: &Window,
+    packed: bool,
+    parts: u64,
+) -> Vec<u32> {
     let beyond = |rows: u64| rows.wrapping_sub(problem.padding[0]) & (window.stride - 1);
     let value = |id: &u32| match *id {
         0 => problem.padding[1] as u32,
         1 => (problem.r - 1 - beyond(problem.r - 1)) as u32,
         2 => (sources(problem) > 1).into(),
         3 => packed.into(),
+        4 => parts as u32,
+        5 if parts > 1 => window.shared_floats() as u32,
+        5 => 1,
         VECTORS_ID if limits.software && vectors(problem) != ALL_VECTORS => 0,
         VECTORS_ID => vectors(problem),
         id => unreachable!("{} has no constant {id}", module.name),

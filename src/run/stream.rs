@@ -19,10 +19,11 @@ const LEAST_BYTES: u64 = 2 << 20;
 const PIECES: u64 = 8;
 const LEAST_PIECE: u64 = 1 << 20;
 const MOST_PIECE: u64 = 16 << 20;
-/// Bytes of a piece of the ring: so small that the device copies one while threads fill the next.
-const SLOT: u64 = 2 << 20;
+/// Bytes of a piece of the ring: the device copies one while threads fill the next. For less, they spend as long on meeting
+/// as on copying.
+const SLOT: u64 = 4 << 20;
 /// Slots that copies in one direction have, at most.
-const SLOTS: usize = 12;
+const SLOTS: usize = 6;
 /// Waits stay awake for so long: the next piece is never far.
 const PATIENCE: Duration = Duration::from_millis(1);
 

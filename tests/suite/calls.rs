@@ -139,7 +139,7 @@ fn packed_weights_give_what_raw_ones_give() {
 fn strips_take_packed_weights_too() {
     sweep(
         "packed weights by strips",
-        &kernel_rigs("strips"),
+        &[kernel_rigs("strips"), kernel_rigs("strips_parts")].into_iter().flatten().collect::<Vec<_>>(),
         &spread(90, &["groups_"]),
         normal,
         |rig, case, (data, exact)| {
