@@ -224,7 +224,7 @@ impl Upload {
             let slot = self.free_slot()?;
             let elements = elements(begin, length);
             // SAFETY: `mapped_floats` checked that there is room; nothing uses a free slot.
-            unsafe { host.array.gather(elements.clone(), slot.mapped_floats(elements.len())?) };
+            unsafe { host.array.gather_for_device(elements.clone(), slot.mapped_floats(elements.len())?) };
             let (recorder, slots) = self.current()?;
             recorder.copy(Bound { block: &slot, offset: 0, bytes: length }, place.range(begin, length));
             slots.push(slot);

@@ -1,6 +1,6 @@
 //! Arrays in host memory, as copies see them: elements in row-major order, wherever each of them lies.
 
-use super::crew;
+use super::{crew, streaming_copy};
 use ndarray::{ArrayViewD, ArrayViewMutD};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -88,13 +88,29 @@ impl<'a> HostArray<'a> {
     /// # Safety
     /// `to` has `range.len()` elements, which nothing else uses meanwhile.
     pub unsafe fn gather(&self, range: Range<usize>, to: *mut f32) {
+        // SAFETY: promised by the caller.
+        unsafe { self.gather_by(range, to, &|from, to, length| std::ptr::copy_nonoverlapping(from, to, length)) }
+    }
+
+    /// As [`HostArray::gather`], to memory that no processor reads next.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn gather_for_device(&self, range: Range<usize>, to: *mut f32) {
+        // SAFETY: promised by the caller.
+        unsafe { self.gather_by(range, to, &|from, to, length| streaming_copy::copy(from, to, length)) }
+    }
+
+    /// # Safety
+    /// As for [`HostArray::gather`]; `copy` copies so many elements from one place to another.
+    unsafe fn gather_by(&self, range: Range<usize>, to: *mut f32, copy: &Copy) {
         let to = Destination(to);
         self.each_row(range, &|own, stride, at, length| {
             // SAFETY: `each_row` names elements of this array; `at` counts within the range, for which there is room.
             unsafe {
                 let to = to.at(at);
                 if stride == 1 {
-                    std::ptr::copy_nonoverlapping(own, to, length);
+                    copy(own, to, length);
                 } else {
                     for i in 0..length {
                         to.add(i).write(own.offset(i as isize * stride).read());
@@ -151,6 +167,9 @@ impl<'a> HostArray<'a> {
         });
     }
 }
+
+/// Copies elements that follow one another.
+type Copy = dyn Fn(*const f32, *mut f32, usize) + Sync;
 
 /// Memory that several threads copy to or from, each its own elements.
 struct Destination(*mut f32);

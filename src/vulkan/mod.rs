@@ -11,6 +11,7 @@ mod pipeline;
 mod pipeline_cache;
 mod queues;
 mod recorder;
+mod streaming_copy;
 
 pub use device::{Device, Options};
 pub use host_array::HostArray;
