@@ -5,8 +5,9 @@
 //! cargo bench --bench host_path -- [--device INDEX|cpu] [--json FILE] [--only NAME[,NAME…]] [--piece BYTES]
 //! ```
 //!
-//! Arrays lie in ordinary memory ("arrays") or in host buffers ("buffers"), which the device reaches without a detour;
-//! PyTorch's analogues are NumPy arrays and pinned tensors.
+//! Arrays lie in ordinary memory ("arrays") or in host buffers ("buffers"), which the device reaches without a detour, or
+//! only results lie in buffers ("Python"), as those of the Python package do. PyTorch's analogues are NumPy arrays and
+//! pinned tensors.
 
 mod layers;
 
@@ -26,13 +27,15 @@ struct Row {
     /// Bytes from the host, and to it.
     upload_bytes: u64,
     download_bytes: u64,
-    /// Median time of a call on ordinary arrays, and on arrays in host buffers.
+    /// Median time of a call on ordinary arrays, with results in host buffers, and with all arrays in host buffers.
     arrays_ms: f64,
+    python_ms: f64,
     buffers_ms: f64,
     /// What the link takes for the same bytes, both ways at once where there are both.
     link_ms: f64,
     /// The link's time as a share of a call's.
     arrays_share: f64,
+    python_share: f64,
     buffers_share: f64,
     /// Device memory at most, beyond the tensors themselves.
     beyond_tensors_mib: f64,
@@ -105,23 +108,36 @@ fn main() -> Result<()> {
     // Before anything else: what the driver compiled for this process would help them.
     let first_calls = first_calls(&options, &chosen)?;
     println!(
-        "\n{:<18} {:<15} {:>8} {:>8} {:>10} {:>10} {:>8} {:>7} {:>7} {:>9}",
-        "shape", "pass", "MB up", "MB down", "arrays ms", "buffers ms", "link ms", "arrays", "buffers", "+MiB"
+        "\n{:<18} {:<15} {:>7} {:>7} {:>9} {:>9} {:>10} {:>8} {:>6} {:>6} {:>7} {:>6}",
+        "shape",
+        "pass",
+        "MB up",
+        "MB down",
+        "arrays ms",
+        "Python ms",
+        "buffers ms",
+        "link ms",
+        "arrays",
+        "Python",
+        "buffers",
+        "+MiB"
     );
     let mut rows = Vec::new();
     for shape in &chosen {
         for pass in PASSES {
             let row = time(&open()?, shape, pass, &link)?;
             println!(
-                "{:<18} {:<15} {:>8.2} {:>8.2} {:>10.3} {:>10.3} {:>8.3} {:>6.0}% {:>6.0}% {:>9.1}",
+                "{:<18} {:<15} {:>7.2} {:>7.2} {:>9.3} {:>9.3} {:>10.3} {:>8.3} {:>5.0}% {:>5.0}% {:>6.0}% {:>6.1}",
                 row.shape,
                 row.pass,
                 row.upload_bytes as f64 / 1e6,
                 row.download_bytes as f64 / 1e6,
                 row.arrays_ms,
+                row.python_ms,
                 row.buffers_ms,
                 row.link_ms,
                 100.0 * row.arrays_share,
+                100.0 * row.python_share,
                 100.0 * row.buffers_share,
                 row.beyond_tensors_mib
             );
@@ -228,22 +244,31 @@ struct Layer {
     dbias: Array,
 }
 
+/// Which of a layer's arrays lie in host buffers.
+#[derive(Clone, Copy, PartialEq)]
+enum InBuffers {
+    None,
+    Results,
+    All,
+}
+
 impl Layer {
-    fn new(context: &Context, shape: &Shape, in_buffers: bool) -> Result<Layer> {
+    fn new(context: &Context, shape: &Shape, in_buffers: InBuffers) -> Result<Layer> {
         let conv = Conv2d::new(context, shape.config())?;
         let x = [shape.n, shape.c, shape.h, shape.w];
         let y = conv.output_shape(x)?;
-        let array = |shape: &[u64]| Array::new(context, shape, in_buffers);
+        let input = |shape: &[u64]| Array::new(context, shape, in_buffers == InBuffers::All);
+        let result = |shape: &[u64]| Array::new(context, shape, in_buffers != InBuffers::None);
         let weight = shape.config().weight_shape();
         Ok(Layer {
-            x: array(&x)?,
-            weight: array(&weight)?,
-            bias: array(&[shape.k])?,
-            y: array(&y)?,
-            dy: array(&y)?,
-            dx: array(&x)?,
-            dweight: array(&weight)?,
-            dbias: array(&[shape.k])?,
+            x: input(&x)?,
+            weight: input(&weight)?,
+            bias: input(&[shape.k])?,
+            y: result(&y)?,
+            dy: input(&y)?,
+            dx: result(&x)?,
+            dweight: result(&weight)?,
+            dbias: result(&[shape.k])?,
             conv,
         })
     }
@@ -286,7 +311,7 @@ fn repeat(mut run: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
 }
 
 fn time(context: &Context, shape: &Shape, pass: &'static str, link: &probe::Link) -> Result<Row> {
-    let mut layer = Layer::new(context, shape, false)?;
+    let mut layer = Layer::new(context, shape, InBuffers::None)?;
     layer.run(pass)?;
     let before = context.stats();
     layer.run(pass)?;
@@ -294,11 +319,14 @@ fn time(context: &Context, shape: &Shape, pass: &'static str, link: &probe::Link
     let (up, down) = (after.upload_bytes - before.upload_bytes, after.download_bytes - before.download_bytes);
     // In a fresh context nothing else was held.
     let beyond = after.bytes_peak as f64 - (up + down) as f64;
-    let mut arrays = repeat(|| layer.run(pass))?;
-    let mut layer = Layer::new(context, shape, true)?;
-    let mut buffers = repeat(|| layer.run(pass))?;
-    let runs = arrays.len();
-    let (arrays, buffers) = (median(&mut arrays), median(&mut buffers));
+    let mut times = repeat(|| layer.run(pass))?;
+    let (arrays, runs) = (median(&mut times), times.len());
+    drop(layer);
+    let repeated = |in_buffers| -> Result<f64> {
+        let mut layer = Layer::new(context, shape, in_buffers)?;
+        Ok(median(&mut repeat(|| layer.run(pass))?))
+    };
+    let (python, buffers) = (repeated(InBuffers::Results)?, repeated(InBuffers::All)?);
     let seconds = link.seconds(up, down);
     Ok(Row {
         shape: shape.name.clone(),
@@ -306,9 +334,11 @@ fn time(context: &Context, shape: &Shape, pass: &'static str, link: &probe::Link
         upload_bytes: up,
         download_bytes: down,
         arrays_ms: arrays * 1e3,
+        python_ms: python * 1e3,
         buffers_ms: buffers * 1e3,
         link_ms: seconds * 1e3,
         arrays_share: seconds / arrays,
+        python_share: seconds / python,
         buffers_share: seconds / buffers,
         beyond_tensors_mib: beyond.max(0.0) / f64::from(1 << 20),
         runs,
@@ -331,7 +361,7 @@ fn tiny(context: &Context) -> Result<(f64, f64)> {
             y: Output::Device(DeviceTensor::new(&y_memory, 0, &y)?),
         })
     })?;
-    let mut layer = Layer::new(context, &shape, false)?;
+    let mut layer = Layer::new(context, &shape, InBuffers::None)?;
     let mut on_host = repeat(|| layer.run("forward"))?;
     Ok((median(&mut on_device) * 1e6, median(&mut on_host) * 1e6))
 }
@@ -358,7 +388,7 @@ fn first_calls(options: &Options, shapes: &[Shape]) -> Result<Vec<FirstCall>> {
 
 /// Milliseconds of a context's first call, of a small batch: compiling is what takes long.
 fn first_call(context: &Context, shape: &Shape, pass: &str) -> Result<f64> {
-    let mut layer = Layer::new(context, &Shape { n: shape.n.min(2), ..shape.clone() }, false)?;
+    let mut layer = Layer::new(context, &Shape { n: shape.n.min(2), ..shape.clone() }, InBuffers::None)?;
     let started = Instant::now();
     layer.run(pass)?;
     Ok(started.elapsed().as_secs_f64() * 1e3)

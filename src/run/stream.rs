@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Below this there is nothing to gain: the first and the last piece overlap with nothing.
 const LEAST_BYTES: u64 = 2 << 20;
 /// Pieces of a batch. More would overlap better, but each takes a few submissions.
-const PIECES: u64 = 8;
+const PIECES: u64 = 6;
 const LEAST_PIECE: u64 = 1 << 20;
 const MOST_PIECE: u64 = 16 << 20;
 /// Bytes of a piece of the ring: the device copies one while threads fill the next. For less, they spend as long on meeting
