@@ -228,7 +228,8 @@ impl Upload {
             let (recorder, slots) = self.current()?;
             recorder.copy(Bound { block: &slot, offset: 0, bytes: length }, place.range(begin, length));
             slots.push(slot);
-            if length == self.slot {
+            // The device copies this while threads fill the next.
+            if length >= LEAST_PIECE.min(self.slot) {
                 self.submit()?;
             }
         }

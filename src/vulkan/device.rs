@@ -207,7 +207,7 @@ impl Device {
         self.queues.completed()
     }
 
-    /// Submits to a lane, to begin after other submissions. The fence is signalled when it is done.
+    /// Submits to a lane, to begin after other submissions.
     pub(super) fn submit(
         &self,
         lane: Lane,
@@ -220,9 +220,9 @@ impl Device {
         submitted.map_err(|result| self.note(failure("submitting work", result)))
     }
 
-    /// Waits for the fence of a submission, at most so long, and awake for a while; says whether it is done.
-    pub(super) fn wait(&self, fence: vk::Fence, point: Point, timeout: Duration, patience: Duration) -> Result<bool> {
-        let done = self.wait_for(fence, timeout, patience);
+    /// Waits for a submission and its fence, at most so long, and awake for a while; says whether it is done.
+    pub(super) fn wait(&self, point: Point, fence: vk::Fence, timeout: Duration, patience: Duration) -> Result<bool> {
+        let done = self.wait_for(point, fence, timeout, patience);
         let done = done.map_err(|result| self.note(failure("waiting for work", result)))?;
         if done {
             self.queues.complete(point);
@@ -232,12 +232,12 @@ impl Device {
 
     fn wait_for(
         &self,
+        point: Point,
         fence: vk::Fence,
         timeout: Duration,
         patience: Duration,
     ) -> std::result::Result<bool, vk::Result> {
-        // SAFETY: the fence belongs to the caller, who submitted it.
-        let done = || unsafe { self.raw().get_fence_status(fence) };
+        let done = || self.queues.is_done(self.raw(), point, fence);
         if done()? {
             return Ok(true);
         }
@@ -253,15 +253,7 @@ impl Device {
             }
         }
         let left = timeout.saturating_sub(awake);
-        if left.is_zero() {
-            return Ok(false);
-        }
-        let nanoseconds = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
-        // SAFETY: as above.
-        match unsafe { self.raw().wait_for_fences(&[fence], true, nanoseconds) } {
-            Err(vk::Result::TIMEOUT) => Ok(false),
-            waited => waited.map(|()| true),
-        }
+        if left.is_zero() { Ok(false) } else { self.queues.sleep(self.raw(), point, fence, left) }
     }
 
     /// Refuses work on a lost device.

@@ -9,6 +9,7 @@ use crate::error::Result;
 use ash::vk;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// What a submission is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +155,8 @@ impl Queues {
         self.timelines.is_some()
     }
 
-    /// Submits to a lane, to begin after the submissions `after`, and says which of the lane's it is.
+    /// Submits to a lane, to begin after the submissions `after`, and says which of the lane's it is. Where there are no
+    /// timelines, the fence says when it is done.
     pub fn submit(
         &self,
         device: &ash::Device,
@@ -192,6 +194,49 @@ impl Queues {
         // Under the queue's lock, so serials follow the order of submission.
         counter.store(serial, Ordering::Release);
         Ok(Point { lane, serial })
+    }
+
+    /// Whether a submission, whose fence this is, is done.
+    pub fn is_done(
+        &self,
+        device: &ash::Device,
+        point: Point,
+        fence: vk::Fence,
+    ) -> std::result::Result<bool, vk::Result> {
+        // SAFETY: the semaphore is this device's; the fence belongs to the caller, who submitted it.
+        unsafe {
+            match self.timelines {
+                Some(timelines) => {
+                    let serial = device.get_semaphore_counter_value(timelines[point.lane as usize])?;
+                    Ok(serial >= point.serial)
+                }
+                None => device.get_fence_status(fence),
+            }
+        }
+    }
+
+    /// As [`Queues::is_done`], after sleeping until it is, at most so long.
+    pub fn sleep(
+        &self,
+        device: &ash::Device,
+        point: Point,
+        fence: vk::Fence,
+        timeout: Duration,
+    ) -> std::result::Result<bool, vk::Result> {
+        let nanoseconds = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let (semaphores, serials) = ([self.timeline(point.lane)], [point.serial]);
+        let until = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&serials);
+        // SAFETY: as in `is_done`; the structures live until the call returns.
+        let waited = unsafe {
+            match self.timelines {
+                Some(_) => device.wait_semaphores(&until, nanoseconds),
+                None => device.wait_for_fences(&[fence], true, nanoseconds),
+            }
+        };
+        match waited {
+            Err(vk::Result::TIMEOUT) => Ok(false),
+            waited => waited.map(|()| true),
+        }
     }
 
     fn timeline(&self, lane: Lane) -> vk::Semaphore {

@@ -27,6 +27,7 @@ pub struct Bound<'a> {
 pub struct Recording {
     pool: vk::CommandPool,
     commands: vk::CommandBuffer,
+    /// Null where timelines say how far submissions are.
     fence: vk::Fence,
     timestamps: vk::QueryPool,
     /// Sets for devices without push descriptors; grown as recordings need it.
@@ -83,7 +84,9 @@ impl Recording {
             self.pool = raw.create_command_pool(&create, None)?;
             let allocate = vk::CommandBufferAllocateInfo::default().command_pool(self.pool).command_buffer_count(1);
             self.commands = raw.allocate_command_buffers(&allocate)?.first().copied().unwrap_or_default();
-            self.fence = raw.create_fence(&vk::FenceCreateInfo::default(), None)?;
+            if !device.overlaps() {
+                self.fence = raw.create_fence(&vk::FenceCreateInfo::default(), None)?;
+            }
             if lane == Lane::Compute && device.timestamps().is_some() {
                 let create = vk::QueryPoolCreateInfo::default().query_type(vk::QueryType::TIMESTAMP).query_count(2);
                 self.timestamps = raw.create_query_pool(&create, None)?;
@@ -146,7 +149,9 @@ impl Recorder {
         // SAFETY: a recording in the device's list, or a new one, is not in use by the GPU.
         unsafe {
             raw.reset_command_pool(recording.pool, vk::CommandPoolResetFlags::empty())?;
-            raw.reset_fences(&[recording.fence])?;
+            if recording.fence != vk::Fence::null() {
+                raw.reset_fences(&[recording.fence])?;
+            }
             for pool in &recording.descriptor_pools {
                 raw.reset_descriptor_pool(*pool, vk::DescriptorPoolResetFlags::empty())?;
             }
@@ -441,7 +446,7 @@ impl Recorder {
 
     fn wait_with(&mut self, timeout: Duration, patience: Duration) -> Result<bool> {
         let State::Submitted(point) = self.state else { return Ok(true) };
-        if !self.device.wait(self.recording().fence, point, timeout, patience)? {
+        if !self.device.wait(point, self.recording().fence, timeout, patience)? {
             return Ok(false);
         }
         self.state = State::Done;

@@ -16,8 +16,8 @@ from ._tensor import sizes_of
 if TYPE_CHECKING:
     from ._context import Compute
 
-#: Results of fewer bytes are ordinary arrays: those are made sooner than a block is fetched.
-_LEAST_BYTES = 64 << 10
+#: Results of fewer bytes are ordinary arrays: those are made and copied to sooner than a block is fetched.
+_LEAST_BYTES = 128 << 10
 
 
 class _Block:
