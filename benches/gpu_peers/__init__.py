@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Callable
+from functools import partial
+from typing import Any, Callable
 
 from common import Shape
 
@@ -42,6 +43,17 @@ class Settings:
 def moved_bytes(shape: Shape) -> int:
     """Of input and output."""
     return 4 * (math.prod(shape.x) + math.prod(shape.y))
+
+
+def by_clock(call: Callable[[], Any]) -> Callable[[float], list[float]]:
+    """Measures a call's seconds from its begin to its return, after a warm-up as every other measurement has."""
+
+    def sample() -> list[float]:
+        began = time.perf_counter()
+        call()
+        return [time.perf_counter() - began]
+
+    return partial(repeated, sample)
 
 
 def repeated(sample: Callable[[], list[float]], seconds: float) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
-from gpu_peers import CALL, COPY, LAYER, Settings, moved_bytes, repeated
+from gpu_peers import CALL, COPY, LAYER, Settings, by_clock, moved_bytes, repeated
 from worker import Operation, Prepare
 
 PRECISIONS = "FP32", "IEEE", "FAST"
@@ -108,7 +108,7 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
                 facts["workspace_bytes"] = max(facts["workspace_bytes"], getattr(memory, f"{planned}_workspace"))
                 operations[f"{name}, {precision}"] = passes[name]
         whole = function(created(shape, PRECISIONS[0], untimed), forward, "x weight bias y", tensors_of(untimed))
-        operations[CALL] = Operation(whole.call, whole.result)
+        operations[CALL] = Operation(whole.call, whole.result, by_clock(whole.call))
 
         floats = moved_bytes(shape) // 8
         halves = [[grilly.tensor(np.ones(floats, np.float32), compute) for _ in range(count)] for _ in range(2)]
@@ -126,7 +126,8 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
             shape.c, shape.k, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.groups, device=untimed
         )
         layer.eval()
-        operations[LAYER] = Operation(partial(layer, operands.x), partial(layer, operands.x))
+        call = partial(layer, operands.x)
+        operations[LAYER] = Operation(call, call, by_clock(call))
         return operations
 
     return f"{grilly.__version__} on {compute.device.name} ({compute.device.driver})", prepare

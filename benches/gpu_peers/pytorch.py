@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable
 
 import numpy as np
 from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
-from gpu_peers import CALL, COPY, LAYER, LINK, ON_CPU, Settings, moved_bytes, queued, repeated
+from gpu_peers import CALL, COPY, LAYER, LINK, ON_CPU, Settings, by_clock, moved_bytes, queued, repeated
 from worker import Operation, Prepare
 
 #: Calls between two waits.
@@ -78,12 +78,13 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
             raise NotImplementedError
 
         on_cpu = partial(conv2d, *map(torch.from_numpy, operands[:3]), *options)
+        link = both_ways(torch, shape)
         return operations | {
             COPY: Operation(copy, array, partial(by_events, torch, copy), {"bytes": 8 * floats}),
-            LAYER: Operation(layer, layer),
-            CALL: Operation(call, array),
-            LINK: Operation(both_ways(torch, shape), array),
-            ON_CPU: Operation(on_cpu, lambda: on_cpu().numpy()),
+            LAYER: Operation(layer, layer, by_clock(layer)),
+            CALL: Operation(call, array, by_clock(call)),
+            LINK: Operation(link, array, by_clock(link)),
+            ON_CPU: Operation(on_cpu, lambda: on_cpu().numpy(), by_clock(on_cpu)),
         }
 
     return f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {torch.cuda.get_device_name()}", prepare
