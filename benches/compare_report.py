@@ -59,7 +59,8 @@ def cell(figure: dict[str, Any] | None) -> str:
         return "failed"
     if "same" in figure:
         return "same"
-    return f"{figure['ms']:.4g} ({figure['error']:.0e}; {figure['ratio']:.2f})"
+    ratio = f"; {figure['ratio']:.2f}" if "ratio" in figure else ""  # none where libgrilly failed
+    return f"{figure['ms']:.4g} ({figure['error']:.0e}{ratio})"
 
 
 def mean(rows: Sequence[dict[str, Any]], title: str) -> str:

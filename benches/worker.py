@@ -35,7 +35,7 @@ class Operation(NamedTuple):
     call: Callable[[], Any]
     #: Runs it and gives its result.
     result: Callable[[], np.ndarray]
-    #: Where the time from call to return is not what counts: takes the length of a turn, gives the seconds of each call.
+    #: How it is timed, if not from call to return after one call: takes the length of a turn, gives the seconds of each.
     measure: Optional[Callable[[float], "list[float]"]] = None
     #: What else is to be known about it. "images": it computes on so many first images, and its times are scaled.
     facts: Mapping[str, Any] = {}

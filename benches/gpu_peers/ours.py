@@ -7,7 +7,7 @@ import itertools
 import time
 from ctypes import byref, c_int64, pointer
 from functools import partial
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
@@ -15,6 +15,8 @@ from gpu_peers import CALL, COPY, LAYER, Settings, by_clock, moved_bytes, repeat
 from worker import Operation, Prepare
 
 PRECISIONS = "FP32", "IEEE", "FAST"
+#: What calls it, and what gives its result.
+Function = tuple[Callable[[], None], Callable[[], np.ndarray]]
 
 
 def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
@@ -61,8 +63,8 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
             inputs = {name: [grilly.tensor(array, owner) for _ in range(count)] for name, array in arrays.items()}
             return inputs | {name: [grilly.empty(size, owner) for _ in range(count)] for name, size in sizes.items()}
 
-        def function(handle: Handle, entry: Any, names: str, tensors: dict[str, list[grilly.Tensor]]) -> Operation:
-            """Calls of a C function whose arguments are made once. The last of the names is its result's."""
+        def function(handle: Handle, entry: Any, names: str, tensors: dict[str, list[grilly.Tensor]]) -> Function:
+            """A C function whose arguments are made once, as a call and as what gives its result, the last of the names."""
             *_, output = names.split()
             every = []
             for at in range(count):
@@ -81,6 +83,13 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
                 check(entry(handle.value, byref(every[0])))
                 return tensors[output][0].numpy()
 
+            return call, result
+
+        tensors = tensors_of(compute)
+
+        def timed_pass(handle: Handle, entry: Any, names: str) -> Operation:
+            """A pass, timed by the device's clock, and what its first call takes."""
+            call, result = function(handle, entry, names, tensors)
             compute.trim()
             held, began = statistic("bytes_held"), time.perf_counter()
             call()
@@ -92,14 +101,13 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
             return Operation(call, result, lambda seconds: repeated(lambda: timed(call), seconds), facts)
 
         operations: dict[str, Operation] = {}
-        tensors = tensors_of(compute)
         forward, backward = _abi.lib.grilly_conv2d_forward, _abi.lib.grilly_conv2d_backward
         for precision in PRECISIONS:
             handle = created(shape, precision, compute)
             passes = {
-                FORWARD: function(handle, forward, "x weight bias y", tensors),
-                INPUT_GRADIENT: function(handle, backward, "weight dy dx", tensors),
-                WEIGHT_GRADIENT: function(handle, backward, "x dy dbias dweight", tensors),
+                FORWARD: timed_pass(handle, forward, "x weight bias y"),
+                INPUT_GRADIENT: timed_pass(handle, backward, "weight dy dx"),
+                WEIGHT_GRADIENT: timed_pass(handle, backward, "x dy dbias dweight"),
             }
             memory = _abi.initialised(_abi.Memory)
             check(_abi.lib.grilly_conv2d_memory(handle.value, (c_int64 * 4)(*shape.x), byref(memory)))
@@ -107,8 +115,9 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
                 facts = passes[name].facts
                 facts["workspace_bytes"] = max(facts["workspace_bytes"], getattr(memory, f"{planned}_workspace"))
                 operations[f"{name}, {precision}"] = passes[name]
-        whole = function(created(shape, PRECISIONS[0], untimed), forward, "x weight bias y", tensors_of(untimed))
-        operations[CALL] = Operation(whole.call, whole.result, by_clock(whole.call))
+        whole = created(shape, PRECISIONS[0], untimed)
+        call, result = function(whole, forward, "x weight bias y", tensors_of(untimed))
+        operations[CALL] = Operation(call, result, by_clock(call))
 
         floats = moved_bytes(shape) // 8
         halves = [[grilly.tensor(np.ones(floats, np.float32), compute) for _ in range(count)] for _ in range(2)]
@@ -126,8 +135,8 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
             shape.c, shape.k, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.groups, device=untimed
         )
         layer.eval()
-        call = partial(layer, operands.x)
-        operations[LAYER] = Operation(call, call, by_clock(call))
+        run = partial(layer, operands.x)
+        operations[LAYER] = Operation(run, run, by_clock(run))
         return operations
 
     return f"{grilly.__version__} on {compute.device.name} ({compute.device.driver})", prepare

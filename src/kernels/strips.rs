@@ -1,5 +1,5 @@
-//! Depthwise layers and groups of few channels by strips of pixels, for the windows of `shaders/permutations.txt`:
-//! `shaders/lib/strips.glsl`.
+//! Depthwise layers, groups of few channels and small layers by strips of pixels, for the windows of
+//! `shaders/permutations.txt`: `shaders/lib/strips.glsl`.
 
 use super::depthwise;
 use super::implicit_gemm::{operands, sizes};

@@ -49,8 +49,8 @@ pub fn pieces(device: &Device, passes: &[Pass], host_bytes: u64) -> Option<Piece
     }
 }
 
-/// Into how many pieces a batch can be cut so that each of them fills the device: a kernel takes as long for a few tiles
-/// as for all that run at once.
+/// Into how many pieces a batch can be cut so that each of them fills the device in every pass: a kernel takes as long for
+/// a few tiles as for all that run at once.
 fn full_pieces(device: &Device, passes: &[Pass]) -> u64 {
     let wave = u64::from(device.limits().concurrent_workgroups.max(1));
     let waves = passes.iter().flat_map(|pass| pass.ready.plan.walks().map(|walk| walk.tiles_of(pass.images) / wave));

@@ -220,7 +220,8 @@ impl Device {
         submitted.map_err(|result| self.note(failure("submitting work", result)))
     }
 
-    /// Waits for a submission and its fence, at most so long, and awake for a while; says whether it is done.
+    /// Waits for a submission, whose fence this is where there are no timelines, at most so long, and awake for a while;
+    /// says whether it is done.
     pub(super) fn wait(&self, point: Point, fence: vk::Fence, timeout: Duration, patience: Duration) -> Result<bool> {
         let done = self.wait_for(point, fence, timeout, patience);
         let done = done.map_err(|result| self.note(failure("waiting for work", result)))?;

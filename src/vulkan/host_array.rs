@@ -103,7 +103,7 @@ impl<'a> HostArray<'a> {
 
     /// # Safety
     /// As for [`HostArray::gather`]; `copy` copies so many elements from one place to another.
-    unsafe fn gather_by(&self, range: Range<usize>, to: *mut f32, copy: &Copy) {
+    unsafe fn gather_by(&self, range: Range<usize>, to: *mut f32, copy: &CopyRun) {
         let to = Destination(to);
         self.each_row(range, &|own, stride, at, length| {
             // SAFETY: `each_row` names elements of this array; `at` counts within the range, for which there is room.
@@ -169,7 +169,7 @@ impl<'a> HostArray<'a> {
 }
 
 /// Copies elements that follow one another.
-type Copy = dyn Fn(*const f32, *mut f32, usize) + Sync;
+type CopyRun = dyn Fn(*const f32, *mut f32, usize) + Sync;
 
 /// Memory that several threads copy to or from, each its own elements.
 struct Destination(*mut f32);

@@ -206,10 +206,11 @@ impl Queues {
         // SAFETY: the semaphore is this device's; the fence belongs to the caller, who submitted it.
         unsafe {
             match self.timelines {
-                Some(timelines) => {
-                    let serial = device.get_semaphore_counter_value(timelines[point.lane as usize])?;
-                    Ok(serial >= point.serial)
-                }
+                Some(timelines) => match device.get_semaphore_counter_value(timelines[point.lane as usize])? {
+                    // What some drivers say of a device that was lost, and no submission's serial.
+                    u64::MAX => Err(vk::Result::ERROR_DEVICE_LOST),
+                    serial => Ok(serial >= point.serial),
+                },
                 None => device.get_fence_status(fence),
             }
         }
@@ -235,7 +236,8 @@ impl Queues {
         };
         match waited {
             Err(vk::Result::TIMEOUT) => Ok(false),
-            waited => waited.map(|()| true),
+            Err(result) => Err(result),
+            Ok(()) => self.is_done(device, point, fence),
         }
     }
 

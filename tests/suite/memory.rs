@@ -64,8 +64,10 @@ fn submissions_are_timed_where_that_is_asked_for() {
             })
             .expect("a forward pass");
             let timed = rig.context.stats().device_nanoseconds > 0;
-            let has_clock = rig.context.device().kind != DeviceKind::Cpu;
-            assert_eq!(timed, timestamps && has_clock, "{}", rig.name);
+            // Of the others, not every device has a clock.
+            let has_clock = matches!(rig.context.device().kind, DeviceKind::Discrete | DeviceKind::Software);
+            assert!(timestamps || !timed, "{}", rig.name);
+            assert!(timed || !timestamps || !has_clock, "{}", rig.name);
         }
     }
 }

@@ -182,11 +182,15 @@ fn check(plan: &Plan, problem: &Problem, limits: &Limits, packed: u64) -> Result
         ensure(!declares(module, CAPABILITY_SHUFFLE) || limits.subgroup_shuffle, "shuffles only where there are any")?;
         ensure(tiles.div_ceil(tiles.min(max_x)) <= max_y, "the grid fits")?;
         ensure(module.local_size.iter().product::<u32>() <= limits.workgroup_threads, "threads fit")?;
-        // An implicit GEMM's list of steps, of one entry by default.
-        let is_length = |&(id, _): &(&u32, &u32)| *id == 1 && module.name.starts_with("conv2d-");
+        // Arrays of one entry by default: an implicit GEMM's list of steps, and where parts of strips meet.
+        let (length_id, entry) = match module.name {
+            name if name.starts_with("conv2d-") => (1, 16),
+            name if name.starts_with("strips-") => (5, 4),
+            _ => (u32::MAX, 0),
+        };
         let mut constants = module.specialization_ids.iter().zip(&dispatch.specialization);
-        let list = constants.find(is_length).map_or(0, |(_, &length)| 16 * (length - 1));
-        ensure(module.shared_memory + list <= limits.shared_memory, "shared memory fits")?;
+        let more = constants.find(|(id, _)| **id == length_id).map_or(0, |(_, &length)| entry * (length - 1));
+        ensure(module.shared_memory + more <= limits.shared_memory, "shared memory fits")?;
         ensure(module.push_constant_bytes <= 128, "push constants fit")?;
         ensure(module.bindings.len() <= 8, "bindings fit")?;
         ensure(dispatch.specialization.len() == module.specialization_ids.len(), "every constant has a value")?;
@@ -218,7 +222,10 @@ fn every_plan_stays_within_its_devices_limits() {
     let mut layers: Vec<(Conv2dConfig, [u64; 4])> =
         cases::table().cases.iter().map(|case| (case.config(Precision::Fp32), case.input())).collect();
     layers.extend(large_layers());
-    for (device, limits) in devices() {
+    // Strips that threads share take shared memory by their window, and choose themselves for small layers only.
+    let shared =
+        devices().into_iter().map(|(device, limits)| (device, Limits { kernel: Some("strips_parts"), ..limits }));
+    for (device, limits) in devices().into_iter().chain(shared) {
         let (mut dispatches, mut refused) = (0, 0);
         for (config, input) in &layers {
             for problem in problems(config, *input) {

@@ -3,9 +3,13 @@
 use crate::common::call::{Placement, Request, compute};
 use crate::common::cases::{Case, spread};
 use crate::common::data::{Data, Kind};
-use crate::common::rigs::{Rig, announce, rigs, streaming_rigs, sweep};
-use grilly::{Accumulate, Context, Conv2d, Conv2dConfig, Forward, Input, Output, Precision, Weight};
+use crate::common::rigs::{
+    Rig, announce, kernel_rigs, minimum_rigs, rigs, streaming_kernel_rigs, streaming_rigs, sweep,
+};
+use grilly::kernels::CHOICES;
+use grilly::{Accumulate, Context, Conv2d, Conv2dConfig, DeviceKind, Forward, Input, Output, Precision, Weight};
 use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, ArrayViewMutD, IxDyn};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The rig of the same device that does not stream.
 fn plain<'a>(all: &'a [Rig], rig: &Rig) -> &'a Context {
@@ -13,38 +17,50 @@ fn plain<'a>(all: &'a [Rig], rig: &Rig) -> &'a Context {
     &same.expect("every device is among them").context
 }
 
-fn same_bits(fact: &str, minimum_limits: bool, pieces: &[u64], cases: &[Case], requests: &[Request]) {
-    let whole = if minimum_limits { crate::common::rigs::minimum_rigs() } else { rigs() };
-    for &piece in pieces {
-        let streaming = streaming_rigs(piece, minimum_limits);
-        if streaming.is_empty() {
-            return announce("streams: no Vulkan device");
-        }
-        let data = |case: &Case| Data::new(case, Kind::Normal);
-        sweep(&format!("{fact}, {piece} bytes a piece"), &streaming, cases, data, |rig, case, data| {
-            let mut checked = 0;
-            for request in requests {
-                let expected = compute(plain(&whole, rig), case, data, request)?;
-                let before = rig.context.stats();
-                let got = compute(&rig.context, case, data, request)?;
-                let bits = |values: &Option<Vec<f32>>| {
-                    values.as_ref().map(|values| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
-                };
-                for (got, expected) in got.iter().zip(&expected) {
-                    if bits(got) != bits(expected) {
-                        return Err(format!("{:?}: the bits differ", request.placement));
-                    }
-                    checked += usize::from(got.is_some());
-                }
-                let submits = rig.context.stats().submits - before.submits;
-                if case.input().iter().product::<u64>() * 4 > 4 * piece && case.n > 4 && submits < 8 {
-                    return Err(format!("{submits} submissions only: it did not stream"));
-                }
-            }
-            Ok(checked)
-        });
+/// Checks that calls on the streaming rigs give the bits of those on the whole ones, of the same devices; and that some
+/// ran in more parts than these have dispatches, unless pieces are larger than the tensors of all cases.
+fn same_bits(fact: &str, whole: &[Rig], streaming: &[Rig], cases: &[Case], requests: &[Request], cut: bool) {
+    if streaming.is_empty() {
+        return announce("streams: no Vulkan device");
     }
+    let parts = AtomicU64::new(0);
+    let dispatches = |rigs: &[Rig]| -> u64 {
+        let vulkan = rigs.iter().filter(|rig| rig.context.device().kind != DeviceKind::Cpu);
+        vulkan.map(|rig| rig.context.stats().dispatches).sum()
+    };
+    let before = dispatches(whole);
+    let data = |case: &Case| Data::new(case, Kind::Normal);
+    sweep(fact, streaming, cases, data, |rig, case, data| {
+        let mut checked = 0;
+        let before = rig.context.stats().dispatches;
+        for request in requests {
+            let expected = compute(plain(whole, rig), case, data, request)?;
+            let got = compute(&rig.context, case, data, request)?;
+            let bits = |values: &Option<Vec<f32>>| {
+                values.as_ref().map(|values| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
+            };
+            for (got, expected) in got.iter().zip(&expected) {
+                if bits(got) != bits(expected) {
+                    return Err(format!("{:?}: the bits differ", request.placement));
+                }
+                checked += usize::from(got.is_some());
+            }
+        }
+        parts.fetch_add(rig.context.stats().dispatches - before, Relaxed);
+        Ok(checked)
+    });
+    let (parts, whole) = (parts.into_inner(), dispatches(whole) - before);
+    assert_eq!(parts > whole, cut, "{fact}: {parts} parts of {whole} dispatches");
 }
+
+fn same_bits_in_pieces(minimum_limits: bool, piece: u64, cases: &[Case], requests: &[Request]) {
+    let whole = if minimum_limits { minimum_rigs() } else { rigs() };
+    let streaming = streaming_rigs(piece, minimum_limits);
+    same_bits("bits of streamed calls", &whole, &streaming, cases, requests, piece < WHOLE);
+}
+
+/// More bytes than the cases' tensors have.
+const WHOLE: u64 = 4 << 20;
 
 fn requests() -> Vec<Request> {
     let host = Request::new(Precision::Fp32, Placement::Host);
@@ -58,18 +74,29 @@ fn requests() -> Vec<Request> {
 
 #[test]
 fn streamed_results_have_the_same_bits() {
-    same_bits("bits of streamed calls", false, &[1000], &spread(16, &["batch_", "long_"]), &requests()[..1]);
+    same_bits_in_pieces(false, 1000, &spread(16, &["batch_", "long_"]), &requests()[..1]);
 }
 
 #[test]
 fn however_a_call_is_made_and_cut() {
     // At last a call as a whole, whose tensors are in memory that both sides see.
-    same_bits("bits of streamed calls", false, &[100, 5000, 4 << 20], &spread(48, &["batch_"]), &requests());
+    for piece in [100, 5000, WHOLE] {
+        same_bits_in_pieces(false, piece, &spread(48, &["batch_"]), &requests());
+    }
+}
+
+#[test]
+fn whichever_kernel_runs() {
+    let cases = spread(90, &["batch_"]);
+    for kernel in CHOICES {
+        let (whole, streaming) = (kernel_rigs(kernel), streaming_kernel_rigs(kernel, 700));
+        same_bits("bits of streamed calls", &whole, &streaming, &cases, &requests()[..1], true);
+    }
 }
 
 #[test]
 fn a_device_without_timelines_streams_through_its_one_queue() {
-    same_bits("bits of streamed calls", true, &[700], &spread(48, &["batch_"]), &requests());
+    same_bits_in_pieces(true, 700, &spread(48, &["batch_"]), &requests());
 }
 
 fn layer(context: &Context) -> Conv2d {

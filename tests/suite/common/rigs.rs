@@ -72,9 +72,19 @@ pub fn tile_rigs(tile: usize) -> Vec<Rig> {
 /// The Vulkan devices once more, with this kernel wherever there is a choice; on a software driver, which compiles for
 /// seconds, all in one small tile.
 pub fn kernel_rigs(kernel: &'static str) -> Vec<Rig> {
+    kernel_rigs_with(kernel, &ContextDesc::default(), "")
+}
+
+/// The same, with host tensors that travel in pieces of so many bytes.
+pub fn streaming_kernel_rigs(kernel: &'static str, piece_bytes: u64) -> Vec<Rig> {
+    let desc = ContextDesc { piece_bytes, ..ContextDesc::default() };
+    kernel_rigs_with(kernel, &desc, &format!(", in pieces of {piece_bytes} bytes"))
+}
+
+fn kernel_rigs_with(kernel: &'static str, desc: &ContextDesc, suffix: &str) -> Vec<Rig> {
     let small = TILE_SIZES.iter().position(|sizes| *sizes == SMALL_TILE).expect("the small tile is there");
-    let desc = ContextDesc { kernel: Some(kernel), ..ContextDesc::default() };
-    let mut rigs = vulkan_only(devices_with(&desc, &format!(", {kernel}")));
+    let desc = ContextDesc { kernel: Some(kernel), ..desc.clone() };
+    let mut rigs = vulkan_only(devices_with(&desc, &format!(", {kernel}{suffix}")));
     for rig in rigs.iter_mut().filter(|rig| rig.context.device().kind == DeviceKind::Software) {
         let desc = ContextDesc { tile: Some(small), ..rig.desc.clone() };
         *rig = Rig::open(format!("{} in tile {small}", rig.name), &desc).expect("it was opened before");

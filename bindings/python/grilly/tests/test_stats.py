@@ -85,4 +85,7 @@ def test_trim_gives_back_what_nothing_uses(compute: Compute, rng) -> None:
 def test_submissions_are_timed_where_that_is_asked_for(opened: Compute, timestamps: bool) -> None:
     with Compute(opened.device.index, timestamps=timestamps) as compute:
         Conv2d(4, 8, 3, device=compute)(np.ones((1, 4, 8, 8), np.float32))
-        assert (compute.stats()["device_nanoseconds"] > 0) == (timestamps and compute.device.is_vulkan)
+        timed = compute.stats()["device_nanoseconds"] > 0
+        assert timestamps or not timed
+        # Of the others, not every device has a clock.
+        assert timed or not timestamps or compute.device.kind not in ("discrete", "software")
