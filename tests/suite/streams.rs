@@ -87,7 +87,7 @@ fn however_a_call_is_made_and_cut() {
 
 #[test]
 fn whichever_kernel_runs() {
-    let cases = spread(90, &["batch_"]);
+    let cases = spread(1000, &["batch_17", "transposed_batch_17"]);
     for kernel in CHOICES {
         let (whole, streaming) = (kernel_rigs(kernel), streaming_kernel_rigs(kernel, 700));
         same_bits("bits of streamed calls", &whole, &streaming, &cases, &requests()[..1], true);
