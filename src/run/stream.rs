@@ -185,29 +185,43 @@ impl Compute {
     }
 }
 
+/// Staging memory in pieces that are used again and again.
+struct Ring {
+    device: Arc<Device>,
+    /// Bytes of a piece.
+    slot: u64,
+    free: Vec<Block>,
+    made: usize,
+}
+
+impl Ring {
+    fn new(device: &Arc<Device>, slot: u64) -> Ring {
+        Ring { device: device.clone(), slot, free: Vec::new(), made: 0 }
+    }
+
+    /// A slot that nothing uses; `None` while all are in use. How many there are does not depend on who is faster, so that
+    /// a call takes what the one before it left in the pool.
+    fn take(&mut self) -> Result<Option<Block>> {
+        if self.free.is_empty() && self.made < SLOTS {
+            self.made += 1;
+            return Block::new(&self.device, Home::Staging, self.slot).map(Some);
+        }
+        Ok(self.free.pop())
+    }
+}
+
 /// Copies to the device.
 struct Upload {
-    device: Arc<Device>,
-    slot: u64,
+    ring: Ring,
     current: Option<(Recorder, Vec<Block>)>,
     /// Submitted, oldest first, with the slots that they read.
     submitted: VecDeque<(Recorder, Vec<Block>)>,
-    free: Vec<Block>,
-    slots: usize,
     latest: Option<Point>,
 }
 
 impl Upload {
     fn new(device: &Arc<Device>, slot: u64) -> Upload {
-        Upload {
-            device: device.clone(),
-            slot,
-            current: None,
-            submitted: VecDeque::new(),
-            free: Vec::new(),
-            slots: 0,
-            latest: None,
-        }
+        Upload { ring: Ring::new(device, slot), current: None, submitted: VecDeque::new(), latest: None }
     }
 
     /// Brings bytes of a tensor to the device, if they are needed there.
@@ -219,8 +233,8 @@ impl Upload {
             self.current()?.0.copy(from, place.range(offset, bytes));
             return Ok(());
         }
-        for begin in (offset..offset + bytes).step_by(self.slot as usize) {
-            let length = self.slot.min(offset + bytes - begin);
+        for begin in (offset..offset + bytes).step_by(self.ring.slot as usize) {
+            let length = self.ring.slot.min(offset + bytes - begin);
             let slot = self.free_slot()?;
             let elements = elements(begin, length);
             // SAFETY: `mapped_floats` checked that there is room; nothing uses a free slot.
@@ -229,7 +243,7 @@ impl Upload {
             recorder.copy(Bound { block: &slot, offset: 0, bytes: length }, place.range(begin, length));
             slots.push(slot);
             // The device copies this while threads fill the next.
-            if length >= LEAST_PIECE.min(self.slot) {
+            if length >= LEAST_PIECE.min(self.ring.slot) {
                 self.submit()?;
             }
         }
@@ -239,27 +253,20 @@ impl Upload {
     fn current(&mut self) -> Result<&mut (Recorder, Vec<Block>)> {
         let current = match self.current.take() {
             Some(current) => current,
-            None => (Recorder::on(&self.device, Lane::Upload)?, Vec::new()),
+            None => (Recorder::on(&self.ring.device, Lane::Upload)?, Vec::new()),
         };
         Ok(self.current.insert(current))
     }
 
     fn free_slot(&mut self) -> Result<Block> {
-        if let Some(slot) = self.free.pop() {
-            return Ok(slot);
-        }
-        // Not those that happen to be free again: how many slots a call takes must not depend on who is faster.
-        if self.slots < SLOTS {
-            self.slots += 1;
-            return Block::new(&self.device, Home::Staging, self.slot);
-        }
-        if self.submitted.is_empty() {
-            self.submit()?;
-        }
-        self.reclaim()?;
-        match self.free.pop() {
-            Some(slot) => Ok(slot),
-            None => self.free_slot(),
+        loop {
+            if let Some(slot) = self.ring.take()? {
+                return Ok(slot);
+            }
+            if self.submitted.is_empty() {
+                self.submit()?;
+            }
+            self.reclaim()?;
         }
     }
 
@@ -273,7 +280,7 @@ impl Upload {
     fn reclaim(&mut self) -> Result<()> {
         if let Some((mut recorder, slots)) = self.submitted.pop_front() {
             recorder.wait_awake(PATIENCE)?;
-            self.free.extend(slots);
+            self.ring.free.extend(slots);
         }
         Ok(())
     }
@@ -305,17 +312,14 @@ struct Filled<'a> {
 
 /// Copies from the device.
 struct Download<'a> {
-    device: Arc<Device>,
-    slot: u64,
+    ring: Ring,
     /// Submitted, oldest first, with the slots that they fill.
     submitted: VecDeque<(Recorder, Vec<Filled<'a>>)>,
-    free: Vec<Block>,
-    slots: usize,
 }
 
 impl<'a> Download<'a> {
     fn new(device: &Arc<Device>, slot: u64) -> Download<'a> {
-        Download { device: device.clone(), slot, submitted: VecDeque::new(), free: Vec::new(), slots: 0 }
+        Download { ring: Ring::new(device, slot), submitted: VecDeque::new() }
     }
 
     /// Brings bytes of a result to the host, if they are wanted there, once the submission `after` is done.
@@ -330,16 +334,16 @@ impl<'a> Download<'a> {
         let Some(host) = place.host().filter(|host| host.departs && bytes > 0) else { return Ok(()) };
         moved.downloaded += bytes;
         if let Some((block, first)) = &host.pinned {
-            let mut recorder = Recorder::on(&self.device, Lane::Download)?;
+            let mut recorder = Recorder::on(&self.ring.device, Lane::Download)?;
             recorder.copy(place.range(offset, bytes), Bound { block, offset: first + offset, bytes });
             recorder.submit_after(after.as_slice())?;
             self.submitted.push_back((recorder, Vec::new()));
             return Ok(());
         }
-        for begin in (offset..offset + bytes).step_by(self.slot as usize) {
-            let length = self.slot.min(offset + bytes - begin);
+        for begin in (offset..offset + bytes).step_by(self.ring.slot as usize) {
+            let length = self.ring.slot.min(offset + bytes - begin);
             let slot = self.free_slot()?;
-            let mut recorder = Recorder::on(&self.device, Lane::Download)?;
+            let mut recorder = Recorder::on(&self.ring.device, Lane::Download)?;
             recorder.copy(place.range(begin, length), Bound { block: &slot, offset: 0, bytes: length });
             recorder.submit_after(after.as_slice())?;
             self.submitted.push_back((recorder, vec![Filled { slot, host, offset: begin, bytes: length }]));
@@ -348,15 +352,12 @@ impl<'a> Download<'a> {
     }
 
     fn free_slot(&mut self) -> Result<Block> {
-        if let Some(slot) = self.free.pop() {
-            return Ok(slot);
+        loop {
+            if let Some(slot) = self.ring.take()? {
+                return Ok(slot);
+            }
+            self.empty_oldest()?;
         }
-        if self.slots < SLOTS {
-            self.slots += 1;
-            return Block::new(&self.device, Home::Staging, self.slot);
-        }
-        self.empty_oldest()?;
-        self.free_slot()
     }
 
     /// Waits for the oldest submission and copies what it brought to its place.
@@ -367,7 +368,7 @@ impl<'a> Download<'a> {
             let elements = elements(offset, bytes);
             // SAFETY: `mapped_floats` checked that the slot has so many elements, and the device is done with it.
             unsafe { host.array.scatter(elements.clone(), slot.mapped_floats(elements.len())?) };
-            self.free.push(slot);
+            self.ring.free.push(slot);
         }
         Ok(())
     }
