@@ -232,17 +232,15 @@ impl Plan {
     /// Appends a kernel of `tiles` workgroups that take `seconds` together, cut where a submission would grow too long:
     /// into whole waves, since fewer workgroups than run at once take no less time.
     pub(crate) fn push(&mut self, dispatch: Dispatch, tiles: u64, seconds: f64) -> Result<()> {
-        self.push_walking(dispatch, tiles, seconds, None)
+        self.push_cut(dispatch, tiles, seconds, None)
     }
 
-    /// As [`Plan::push`], of a kernel that goes through its images as `walk` says.
-    pub(crate) fn push_walking(
-        &mut self,
-        dispatch: Dispatch,
-        tiles: u64,
-        seconds: f64,
-        walk: Option<Walk>,
-    ) -> Result<()> {
+    /// As [`Plan::push`], of a kernel that goes through so many images as `walk` says.
+    pub(crate) fn push_walking(&mut self, dispatch: Dispatch, images: u64, seconds: f64, walk: Walk) -> Result<()> {
+        self.push_cut(dispatch, walk.tiles_of(images), seconds, Some(walk))
+    }
+
+    fn push_cut(&mut self, dispatch: Dispatch, tiles: u64, seconds: f64, walk: Option<Walk>) -> Result<()> {
         let tiles = u32::try_from(tiles).map_err(|_| {
             Error::unsupported(format!("{} needs {tiles} workgroups, more than 2³²", dispatch.module.name))
         })?;

@@ -178,7 +178,12 @@ mod tests {
             let module = PROBE_FMA.modules().next().expect("a kernel has a module");
             let dispatch =
                 Dispatch { module, specialization: vec![], operands: *operands, sizes: Sizes::default(), tiles: 0..0 };
-            plan.push_walking(dispatch, *tiles, 0.0, *walk).expect("a small plan");
+            let pushed = match walk {
+                Some(walk) => plan.push_walking(dispatch, IMAGES, 0.0, *walk),
+                None => plan.push(dispatch, *tiles, 0.0),
+            };
+            pushed.expect("a small plan");
+            assert_eq!(plan.dispatches.last().map(|last| u64::from(last.tiles.end)), Some(*tiles));
         }
         plan
     }

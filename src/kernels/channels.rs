@@ -55,7 +55,7 @@ impl Packing {
             tiles: 0..0,
         };
         let walk = Walk::by_threads(THREADS, bytes / 16 / images.count);
-        plan.push_walking(dispatch, walk.tiles_of(images.count), bytes as f64 / limits.flops, Some(walk))?;
+        plan.push_walking(dispatch, images.count, bytes as f64 / limits.flops, walk)?;
         Ok(packed)
     }
 }

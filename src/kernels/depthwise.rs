@@ -50,7 +50,7 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
             tiles: 0..0,
         };
         let seconds = share * problem.flops() / (EFFICIENCY * limits.flops);
-        plan.push_walking(dispatch, walk.tiles_of(images.count), seconds, Some(walk))?;
+        plan.push_walking(dispatch, images.count, seconds, walk)?;
     }
     Ok(())
 }

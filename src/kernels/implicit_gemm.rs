@@ -207,12 +207,13 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand
             tiles: 0..0,
         };
         let step = size.m.div_ceil(tile.m()) * phases.count;
-        let outer = problem.groups * splits;
-        let columns = (images.count * phases.cells).div_ceil(tile.n());
-        // Groups and parts of a sum come one after the other, each with all images.
-        let walk = (outer == 1).then_some(Walk { tiles: step, units: tile.n(), image_units: phases.cells });
+        let walk = Walk { tiles: step, units: tile.n(), image_units: phases.cells };
         let share = images.count as f64 / problem.n as f64;
-        plan.push_walking(dispatch, step * columns * outer, share * seconds, walk)?;
+        match problem.groups * splits {
+            1 => plan.push_walking(dispatch, images.count, share * seconds, walk)?,
+            // Groups and parts of a sum come one after the other, each with all images.
+            walks => plan.push(dispatch, walk.tiles_of(images.count) * walks, share * seconds)?,
+        }
         if let Some(parts) = &parts {
             parts.add(problem, limits, reach.addresses, plan)?;
         }

@@ -36,7 +36,7 @@ pub fn plan(problem: &Problem, padded: &Problem, limits: &Limits, workspace: u64
         };
         let image = copy.c * if fold { copy.h * copy.w } else { copy.p * copy.q };
         let walk = Walk::by_threads(THREADS, image);
-        plan.push_walking(dispatch, walk.tiles_of(images.count), output.bytes as f64 / limits.flops, Some(walk))?;
+        plan.push_walking(dispatch, images.count, output.bytes as f64 / limits.flops, walk)?;
     }
     Ok(())
 }

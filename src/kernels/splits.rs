@@ -144,7 +144,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<b
             tiles: 0..0,
         };
         let walk = Walk { tiles: reduction.tiles, units: split_units, image_units: units };
-        plan.push_walking(dispatch, reduction.tiles * part_splits, share * reduction.seconds, Some(walk))?;
+        plan.push_walking(dispatch, part.count, share * reduction.seconds, walk)?;
         first_split += part_splits;
     }
     if !direct {

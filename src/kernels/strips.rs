@@ -58,15 +58,14 @@ pub fn choice(problem: &Problem, limits: &Limits) -> Option<Choice> {
     let sources = sources(problem);
     let fits =
         |parts: &u64| *parts == 1 || *parts <= sources && 4 * window.shared_floats() <= limits.shared_memory.into();
-    let offered: Vec<u64> = (0..=MOST_PARTS.ilog2()).map(|power| 1 << power).filter(fits).collect();
-    let most = *offered.last()?;
-    // Cores of a software driver share evenly without.
-    let rank = |parts: u64| match limits.kernel {
-        Some(PARTS) => u64::from(parts != most) as f64,
-        _ if limits.software => parts as f64,
-        _ => seconds(problem, &window, parts, limits),
+    let mut offered = (0..=MOST_PARTS.ilog2()).map(|power| 1 << power).filter(fits);
+    let cost = |parts: u64| seconds(problem, &window, parts, limits);
+    let parts = match limits.kernel {
+        Some(PARTS) => offered.next_back()?,
+        // Cores of a software driver share evenly without.
+        _ if limits.software => offered.next()?,
+        _ => offered.min_by(|&a, &b| cost(a).total_cmp(&cost(b)))?,
     };
-    let parts = offered.into_iter().min_by(|&a, &b| rank(a).total_cmp(&rank(b)))?;
     Some(Choice { seconds: seconds(problem, &window, parts, limits), window, parts })
 }
 
@@ -107,7 +106,7 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand
         let share = images.count as f64 / problem.n as f64;
         let strips = u64::from(THREADS) / parts;
         let walk = Walk { tiles: 1, units: strips, image_units: window.strips(problem) };
-        plan.push_walking(dispatch, walk.tiles_of(images.count), share * seconds, Some(walk))?;
+        plan.push_walking(dispatch, images.count, share * seconds, walk)?;
     }
     Ok(true)
 }
