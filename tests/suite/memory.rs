@@ -1,7 +1,8 @@
 //! What layers take: the seed document's formulas, and a pool that stops asking the device.
 
+use crate::common::call::forward;
 use crate::common::rigs::{devices_with, rigs};
-use grilly::{ContextDesc, Conv2d, Conv2dConfig, DeviceKind, Forward, Input, Output, Weight, Weights};
+use grilly::{ContextDesc, Conv2d, Conv2dConfig, DeviceKind, Input, Weights};
 use ndarray::{ArrayD, IxDyn};
 
 #[test]
@@ -31,18 +32,12 @@ fn repeated_forwards_allocate_nothing_after_the_first() {
         let conv = Conv2d::new(&rig.context, Conv2dConfig::new(3, 8, [3, 3])).expect("legal");
         let (x, weight) = (ArrayD::ones(IxDyn(&[2, 3, 9, 9])), ArrayD::ones(IxDyn(&[8, 3, 3, 3])));
         let mut y = ArrayD::<f32>::zeros(IxDyn(&[2, 8, 7, 7]));
-        let mut forward = || {
-            conv.forward(Forward {
-                x: Input::Host(x.view()),
-                weight: Weight::Raw(Input::Host(weight.view())),
-                bias: None,
-                y: Output::Host(y.view_mut()),
-            })
-            .expect("a forward pass");
+        let mut run = || {
+            forward(&conv, x.view(), &weight, y.view_mut());
             rig.context.stats()
         };
-        let first = forward();
-        let last = (0..100).map(|_| forward()).last().expect("a hundred");
+        let first = run();
+        let last = (0..100).map(|_| run()).last().expect("a hundred");
         assert_eq!(last.allocations, first.allocations, "{}", rig.name);
         assert_eq!(last.bytes_held, first.bytes_held, "{}", rig.name);
         assert_eq!(last.dispatches - first.dispatches, 100 * first.dispatches, "{}: it did run", rig.name);
@@ -56,13 +51,7 @@ fn submissions_are_timed_where_that_is_asked_for() {
             let conv = Conv2d::new(&rig.context, Conv2dConfig::new(3, 8, [3, 3])).expect("legal");
             let (x, weight) = (ArrayD::ones(IxDyn(&[1, 3, 16, 16])), ArrayD::ones(IxDyn(&[8, 3, 3, 3])));
             let mut y = ArrayD::zeros(IxDyn(&[1, 8, 14, 14]));
-            conv.forward(Forward {
-                x: Input::Host(x.view()),
-                weight: Weight::Raw(Input::Host(weight.view())),
-                bias: None,
-                y: Output::Host(y.view_mut()),
-            })
-            .expect("a forward pass");
+            forward(&conv, x.view(), &weight, y.view_mut());
             let timed = rig.context.stats().device_nanoseconds > 0;
             // Of the others, not every device has a clock.
             let has_clock = matches!(rig.context.device().kind, DeviceKind::Discrete | DeviceKind::Software);

@@ -1,9 +1,9 @@
 //! Compiled pipelines on disk: a cache that is missing, damaged, foreign or in the way changes no result and fails no
 //! call.
 
+use crate::common::call;
 use crate::common::rigs::rigs;
-use grilly::{CacheFolder, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceKind};
-use grilly::{Forward, Input, Log, Output, Weight};
+use grilly::{CacheFolder, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceKind, Log};
 use ndarray::{ArrayD, IxDyn};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,13 +62,7 @@ fn forward(context: &Context, groups: usize) -> ArrayD<f32> {
     let x = ArrayD::from_shape_fn(IxDyn(&[2, 6, 9, 8]), |at| (at[2] * 3 + at[3] * at[1]) as f32);
     let weight = ArrayD::from_shape_fn(IxDyn(&[6, 6 / groups, 3, 3]), |at| at[0] as f32 - at[3] as f32);
     let mut y = ArrayD::zeros(IxDyn(&[2, 6, 7, 6]));
-    conv.forward(Forward {
-        x: Input::Host(x.view()),
-        weight: Weight::Raw(Input::Host(weight.view())),
-        bias: None,
-        y: Output::Host(y.view_mut()),
-    })
-    .expect("a forward pass");
+    call::forward(&conv, x.view(), &weight, y.view_mut());
     y
 }
 

@@ -1,13 +1,13 @@
 //! Large host tensors travel in pieces, while others are computed on. Whether they do never shows in a result.
 
-use crate::common::call::{Placement, Request, compute};
+use crate::common::call::{Placement, Request, compute, forward};
 use crate::common::cases::{Case, spread};
 use crate::common::data::{Data, Kind};
 use crate::common::rigs::{
     Rig, announce, kernel_rigs, minimum_rigs, rigs, streaming_kernel_rigs, streaming_rigs, sweep,
 };
-use grilly::{Accumulate, Context, Conv2d, Conv2dConfig, DeviceKind, Forward, Input, Output, Precision, Weight};
-use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, ArrayViewMutD, IxDyn};
+use grilly::{Accumulate, Context, Conv2d, Conv2dConfig, DeviceKind, Precision};
+use ndarray::{Array, ArrayD, ArrayView, IxDyn};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The rig of the same device that does not stream.
@@ -103,12 +103,6 @@ fn a_device_without_timelines_streams_through_its_one_queue() {
 fn layer(context: &Context) -> Conv2d {
     let config = Conv2dConfig { padding: [[1, 1]; 2], ..Conv2dConfig::new(6, 10, [3, 3]) };
     Conv2d::new(context, config).expect("a legal layer")
-}
-
-fn forward(conv: &Conv2d, x: ArrayViewD<'_, f32>, weight: &ArrayD<f32>, y: ArrayViewMutD<'_, f32>) {
-    let weight = Weight::Raw(Input::Host(weight.view()));
-    let call = Forward { x: Input::Host(x), weight, bias: None, y: Output::Host(y) };
-    conv.forward(call).expect("a forward pass");
 }
 
 const X: [usize; 4] = [7, 6, 12, 11];

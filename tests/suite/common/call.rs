@@ -5,7 +5,18 @@ use super::contract::{self, Contract};
 use super::data::Data;
 use super::guard::{Arena, LAYOUTS, Layout, Place, Slot};
 use super::reference::Expected;
-use grilly::{Accumulate, Backward, Context, Conv2d, Forward, Pass, PassOptions, PassPlan, Precision, Weight, Weights};
+use grilly::{
+    Accumulate, Backward, Context, Conv2d, Forward, Input, Output, Pass, PassOptions, PassPlan, Precision, Weight,
+    Weights,
+};
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD};
+
+/// The forward pass of host arrays, without a bias.
+pub fn forward(conv: &Conv2d, x: ArrayViewD<'_, f32>, weight: &ArrayD<f32>, y: ArrayViewMutD<'_, f32>) {
+    let weight = Weight::Raw(Input::Host(weight.view()));
+    let call = Forward { x: Input::Host(x), weight, bias: None, y: Output::Host(y) };
+    conv.forward(call).expect("a forward pass");
+}
 
 /// Which gradients a backward call is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
