@@ -45,15 +45,16 @@ def moved_bytes(shape: Shape) -> int:
     return 4 * (math.prod(shape.x) + math.prod(shape.y))
 
 
+def clocked(call: Callable[[], Any]) -> list[float]:
+    """The seconds of one call, from its begin to its return."""
+    began = time.perf_counter()
+    call()
+    return [time.perf_counter() - began]
+
+
 def by_clock(call: Callable[[], Any]) -> Callable[[float], list[float]]:
-    """Measures a call's seconds from its begin to its return, after a warm-up as every other measurement has."""
-
-    def sample() -> list[float]:
-        began = time.perf_counter()
-        call()
-        return [time.perf_counter() - began]
-
-    return partial(repeated, sample)
+    """Measures a call from its begin to its return, after a warm-up as every other measurement has."""
+    return partial(repeated, partial(clocked, call))
 
 
 def repeated(sample: Callable[[], list[float]], seconds: float) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import numpy as np
 from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
-from gpu_peers import CALL, COPY, LAYER, Settings, by_clock, moved_bytes, repeated
+from gpu_peers import CALL, COPY, LAYER, Settings, by_clock, clocked, moved_bytes, repeated
 from worker import Operation, Prepare
 
 PRECISIONS = "FP32", "IEEE", "FAST"
@@ -37,9 +37,7 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
 
     def timed(call) -> list[float]:
         if settings.software:
-            began = time.perf_counter()
-            call()
-            return [time.perf_counter() - began]
+            return clocked(call)
         before = statistic("device_nanoseconds")
         call()
         return [1e-9 * (statistic("device_nanoseconds") - before)]

@@ -148,8 +148,8 @@ fn kernel_for(problem: &Problem) -> &'static Kernel {
     if problem.pass == Pass::Forward { &CONV2D_FORWARD } else { &CONV2D_BACKWARD_INPUT }
 }
 
-/// Elements of the result.
-fn results(problem: &Problem) -> u64 {
+/// Elements of the result of a forward pass or an input gradient.
+pub fn results(problem: &Problem) -> u64 {
     if problem.pass == Pass::Forward { problem.output_elements() } else { problem.input_elements() }
 }
 

@@ -2,7 +2,7 @@
 //! `shaders/permutations.txt`: `shaders/lib/strips.glsl`.
 
 use super::depthwise;
-use super::implicit_gemm::{operands, sizes};
+use super::implicit_gemm::{operands, results, sizes};
 use super::slices::Reach;
 use super::splits::Reduction;
 use super::table::{
@@ -72,9 +72,8 @@ pub fn choice(problem: &Problem, limits: &Limits) -> Option<Choice> {
 fn seconds(problem: &Problem, window: &Window, parts: u64, limits: &Limits) -> f64 {
     let efficiency = if limits.software { RESULTS_EFFICIENCY_SOFTWARE } else { RESULTS_EFFICIENCY };
     let sources = sources(problem);
-    let results = if problem.pass == Pass::Forward { problem.output_elements() } else { problem.input_elements() };
     // Strips at the edges compute what does not exist.
-    let strip = problem.flops() / results as f64 * (window.rows * window.columns) as f64;
+    let strip = problem.flops() / results(problem) as f64 * (window.rows * window.columns) as f64;
     // Adding the parts takes about as long as another source channel.
     let share = (sources.div_ceil(parts) + u64::from(parts > 1)) as f64 / sources as f64;
     let workgroup = f64::from(THREADS) * strip * share / efficiency;

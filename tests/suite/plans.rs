@@ -188,12 +188,11 @@ fn check(plan: &Plan, problem: &Problem, limits: &Limits, packed: u64) -> Result
             name if name.starts_with("strips-") => (5, 4),
             _ => (u32::MAX, 0),
         };
-        let mut constants = module.specialization_ids.iter().zip(&dispatch.specialization);
-        let more = constants.find(|(id, _)| **id == length_id).map_or(0, |(_, &length)| entry * (length - 1));
+        ensure(dispatch.specialization.len() == module.specialization_ids.len(), "every constant has a value")?;
+        let more = constant(dispatch, length_id).map_or(0, |length| entry * (length - 1));
         ensure(module.shared_memory + more <= limits.shared_memory, "shared memory fits")?;
         ensure(module.push_constant_bytes <= 128, "push constants fit")?;
         ensure(module.bindings.len() <= 8, "bindings fit")?;
-        ensure(dispatch.specialization.len() == module.specialization_ids.len(), "every constant has a value")?;
         let addressed = module.bindings.is_empty();
         ensure(!addressed || limits.buffer_addresses, "addresses only where there are any")?;
         ensure(dispatch.operands.iter().any(Option::is_some), "something to work on")?;
