@@ -5,9 +5,11 @@
 // Both operands lie in shared memory as they lie in global memory, pixels side by side, so nothing is transposed. A thread
 // keeps THREAD_K output channels × THREAD_C input channels × all taps; it reads vectors of four pixels, and a row of x
 // serves all taps of a kernel row from registers. Rows of shared memory have an odd number of vectors, so that
-// neighbouring rows hit different banks. Shared memory is double-buffered: one barrier a block.
+// neighbouring rows hit different banks. Shared memory is double-buffered, and filled in the round of the loop after the one
+// that loads, as in lib/tile_shared.glsl.
 //
-// A block is LINES output rows of one image × COLUMNS pixels of each, no more than 64 products of a sum.
+// A block is LINES output rows of one image × COLUMNS pixels of each, no more than 64 products of a sum. Several rows read
+// some rows of x in common: such sizes are for a stride of 1, and the same dilation, from row to row too.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
@@ -18,13 +20,14 @@
 #define OUTPUT_ACCESS readonly
 #define OUTPUT_VECTORS readonly
 #include "lib/problem.glsl"
+#include "lib/patch.glsl"
 
 #define SPLIT_BLOCKS pc.extra_0 // blocks that one split sums
 #define FIRST_SPLIT pc.extra_1  // slice that the first split of this dispatch writes
 
 layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
-layout(constant_id = 0) const bool WHOLE_SEGMENTS = false; // every column of every segment exists
+layout(constant_id = 0) const bool WHOLE_BLOCKS = false; // every row and column of every block exists
 layout(constant_id = 1) const bool WHOLE_K = false;        // every output channel of every tile exists
 layout(constant_id = 2) const bool WHOLE_C = false;        // every input channel of every tile exists
 layout(constant_id = 15) const uint VECTORS = 0;           // VECTORS_*: tensors that are read by vectors
@@ -40,13 +43,14 @@ const uint KEPT = REACH > STRIDE ? REACH - STRIDE : 0;                          
 const uint X_COLUMNS = (COLUMNS - 1) * STRIDE + (KERNEL_S - 1) * DILATION + 1;    // that a segment reads
 const uint DY_ROW = LINES * QUADS | 1;
 const uint X_ROW = ((QUADS - 1) * STRIDE + REACH) | 1;
-const uint X_ROWS = LINES * KERNEL_R * TILE_C;
+const uint X_APART = LINES > 1 ? DILATION : 1;             // rows of x_tile from one of a window to the next
+const uint X_LINES = LINES + (KERNEL_R - 1) * X_APART;     // rows of x that a block reads
 
 shared vec4 dy_tile[2 * TILE_K * DY_ROW];
-shared vec4 x_tile[2 * X_ROWS * X_ROW];
+shared vec4 x_tile[2 * X_LINES * TILE_C * X_ROW];
 
 // Threads side by side along a row when they load.
-#define LANES_FOR(count) ((count) <= 4 ? 4 : (count) <= 8 ? 8 : (count) <= 16 ? 16 : (count) <= 32 ? 32 : 64)
+#define LANES_FOR(count) ((count) <= 2 ? 2 : (count) <= 4 ? 4 : (count) <= 8 ? 8 : (count) <= 16 ? 16 : (count) <= 32 ? 32 : 64)
 const uint DY_LANES = LANES_FOR(QUADS);
 const uint DY_STEP = THREADS / DY_LANES;
 const uint DY_LOADS = TILE_K / DY_STEP;
@@ -63,18 +67,18 @@ const uint X_STEP = THREADS / X_LANES;
 const uint X_LOADS = (TILE_C + X_STEP - 1) / X_STEP;
 
 vec4 dy_next[LINES * DY_LOADS];
-X_ITEM x_next[LINES * KERNEL_R * X_LOADS];
+X_ITEM x_next[X_LINES * X_LOADS];
 
 const uint RESULTS = THREAD_K * THREAD_C * TAPS;
 float sums[RESULTS]; // [output channel][input channel][tap]
 float totals[RESULTS];
-float bias_sum = 0, bias_total = 0; // of output channel gl_LocalInvocationIndex of the tile
+float bias_sum, bias_total = 0; // of output channel gl_LocalInvocationIndex of the tile
 
 // A thread's output channels lie K_APART apart, its input channels C_APART.
 const uint K_APART = TILE_K / THREAD_K;
 const uint C_APART = TILE_C / THREAD_C;
-uint own_k() { return gl_LocalInvocationIndex / 32 % (K_APART / 8) * 8 + gl_LocalInvocationIndex % 8; }
-uint own_c() { return gl_LocalInvocationIndex / 32 / (K_APART / 8) * 4 + gl_LocalInvocationIndex % 32 / 8; }
+uint own_k() { return patch_index() % (K_APART / 8) * 8 + patch_n(); }
+uint own_c() { return patch_index() / (K_APART / 8) * 4 + patch_m(); }
 
 uint group, first_k, first_c, k_count, c_count;
 uint next_image, next_line, next_segment; // of the block to be fetched
@@ -82,79 +86,86 @@ uint next_image, next_line, next_segment; // of the block to be fetched
 uint lines_of_blocks() { return (pc.P + LINES - 1) / LINES; }
 uint segments() { return (pc.Q + COLUMNS - 1) / COLUMNS; }
 
-// Columns `column` to column + 3 of a row of dy, zeros beyond it.
-vec4 read_dy(uint row_at, uint column, bool exists) {
+// dy from element `at` on, so many of its row's columns left, zeros beyond them.
+vec4 read_dy(uint at, uint columns_left, bool exists) {
     vec4 read = vec4(0);
     if ((VECTORS & VECTORS_OUTPUT) != 0) {
-        if (exists && column < pc.Q) {
-            read = OUTPUT_VECTOR((row_at + column) / 4);
+        if (exists) {
+            read = OUTPUT_VECTOR(at / 4);
         }
         return read;
     }
     [[unroll]] for (uint i = 0; i < 4; ++i) {
-        if (exists && column + i < pc.Q) {
-            read[i] = OUTPUT(row_at + column + i);
+        if (exists && i < columns_left) {
+            read[i] = OUTPUT(at + i);
         }
     }
     return read;
 }
 
-// The same of a row of x.
+// x at element `at`, column `column` of its row, zeros beyond it.
 #ifdef X_BY_VECTORS
-vec4 read_x(uint row_at, int column, bool exists) {
+vec4 read_x(uint at, uint column, bool exists) {
     vec4 read = vec4(0);
     if ((VECTORS & VECTORS_INPUT) != 0) {
-        if (exists && uint(column) < pc.W) {
-            read = INPUT_VECTOR((row_at + column) / 4);
+        if (exists && column < pc.W) {
+            read = INPUT_VECTOR(at / 4);
         }
         return read;
     }
-    [[unroll]] for (int i = 0; i < 4; ++i) {
-        if (exists && uint(column + i) < pc.W) {
-            read[i] = INPUT(row_at + column + i);
+    [[unroll]] for (uint i = 0; i < 4; ++i) {
+        if (exists && column + i < pc.W) {
+            read[i] = INPUT(at + i);
         }
     }
     return read;
 }
 #else
-float read_x(uint row_at, int column, bool exists) {
+float read_x(uint at, uint column, bool exists) {
     float read = 0;
-    if (exists && uint(column) < pc.W) {
-        read = INPUT(row_at + column);
+    if (exists && column < pc.W) {
+        read = INPUT(at);
     }
     return read;
 }
 #endif
 
+// What this thread loads and stores of a block.
+uint dy_lane() { return gl_LocalInvocationIndex % DY_LANES; }
+uint dy_first() { return gl_LocalInvocationIndex / DY_LANES; }
+uint x_lane() { return gl_LocalInvocationIndex % X_LANES; }
+uint x_first() { return gl_LocalInvocationIndex / X_LANES; }
+bool dy_loads() { return QUADS == DY_LANES || dy_lane() < QUADS; }
+bool x_loads() { return X_ITEMS == X_LANES || x_lane() < X_ITEMS; }
+
+// Elements from the first of a tile's channels to this thread's i-th, or to the last one that exists.
+uint channels_on(bool whole, uint first, uint i, uint step, uint last, uint plane) {
+    return whole ? first * plane + i * (step * plane) : min(first + i * step, last) * plane;
+}
+
 void fetch() {
-    uint dy_lane = gl_LocalInvocationIndex % DY_LANES;
-    uint dy_first = gl_LocalInvocationIndex / DY_LANES;
-    uint x_lane = gl_LocalInvocationIndex % X_LANES;
-    uint x_first = gl_LocalInvocationIndex / X_LANES;
-    uint dy_plane = next_image * pc.K + group * k_count + first_k;
-    uint x_plane = next_image * pc.C + group * c_count + first_c;
-#ifdef X_BY_VECTORS
-    int x_column = int(next_segment * COLUMNS + 4 * x_lane) - int(pc.padding_w);
-#else
-    int x_column = int(next_segment * COLUMNS * STRIDE + x_lane) - int(pc.padding_w);
-#endif
+    uint dy_column = next_segment * COLUMNS + 4 * dy_lane();
+    uint dy_channel = next_image * pc.K + group * k_count + first_k;
+    uint dy_at = (dy_channel * pc.P + next_line) * pc.Q + dy_column;
     [[unroll]] for (uint i = 0; i < LINES * DY_LOADS; ++i) {
-        uint p = next_line + i / DY_LOADS;
-        uint k = dy_first + i % DY_LOADS * DY_STEP;
-        k = WHOLE_K ? k : min(k, k_count - 1 - first_k);
-        uint row_at = ((dy_plane + k) * pc.P + p) * pc.Q;
-        bool exists = p < pc.P && (QUADS == DY_LANES || dy_lane < QUADS);
-        dy_next[i] = read_dy(row_at, next_segment * COLUMNS + 4 * dy_lane, exists);
+        uint line = i / DY_LOADS;
+        uint on = channels_on(WHOLE_K, dy_first(), i % DY_LOADS, DY_STEP, k_count - 1 - first_k, pc.P * pc.Q);
+        bool exists = dy_loads() && next_line + line < pc.P && dy_column < pc.Q;
+        dy_next[i] = read_dy(dy_at + line * pc.Q + on, pc.Q - dy_column, exists);
     }
-    [[unroll]] for (uint i = 0; i < LINES * KERNEL_R * X_LOADS; ++i) {
-        uint p = next_line + i / (KERNEL_R * X_LOADS);
-        uint r = i / X_LOADS % KERNEL_R;
-        uint c = x_first + i % X_LOADS * X_STEP;
-        c = WHOLE_C && TILE_C % X_STEP == 0 ? c : min(c, c_count - 1 - first_c);
-        int row = int(p * pc.stride_h + r * pc.dilation_h) - int(pc.padding_h);
-        uint row_at = ((x_plane + c) * pc.H + uint(row)) * pc.W;
-        bool exists = p < pc.P && uint(row) < pc.H && (X_ITEMS == X_LANES || x_lane < X_ITEMS);
-        x_next[i] = read_x(row_at, x_column, exists);
+#ifdef X_BY_VECTORS
+    uint x_column = next_segment * COLUMNS + 4 * x_lane() - pc.padding_w;
+#else
+    uint x_column = next_segment * COLUMNS * STRIDE + x_lane() - pc.padding_w;
+#endif
+    uint x_channel = next_image * pc.C + group * c_count + first_c;
+    uint first_row = next_line * pc.stride_h - pc.padding_h;
+    uint x_at = (x_channel * pc.H + first_row) * pc.W + x_column;
+    [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
+        uint row = i / X_LOADS * (LINES > 1 ? 1 : pc.dilation_h);
+        bool whole = WHOLE_C && TILE_C % X_STEP == 0;
+        uint on = channels_on(whole, x_first(), i % X_LOADS, X_STEP, c_count - 1 - first_c, pc.H * pc.W);
+        x_next[i] = read_x(x_at + row * pc.W + on, x_column, x_loads() && first_row + row < pc.H);
     }
     ++next_segment;
     if (next_segment == segments()) {
@@ -168,66 +179,70 @@ void fetch() {
 }
 
 void place(uint half_index) {
-    uint dy_lane = gl_LocalInvocationIndex % DY_LANES;
-    uint dy_first = gl_LocalInvocationIndex / DY_LANES;
-    uint x_lane = gl_LocalInvocationIndex % X_LANES;
-    uint x_first = gl_LocalInvocationIndex / X_LANES;
-    [[unroll]] for (uint i = 0; i < LINES * DY_LOADS; ++i) {
-        uint k = dy_first + i % DY_LOADS * DY_STEP;
-        if (QUADS == DY_LANES || dy_lane < QUADS) {
-            dy_tile[(half_index * TILE_K + k) * DY_ROW + i / DY_LOADS * QUADS + dy_lane] = dy_next[i];
+    if (dy_loads()) {
+        uint at = (half_index * TILE_K + dy_first()) * DY_ROW + dy_lane();
+        [[unroll]] for (uint i = 0; i < LINES * DY_LOADS; ++i) {
+            dy_tile[at + i % DY_LOADS * (DY_STEP * DY_ROW) + i / DY_LOADS * QUADS] = dy_next[i];
         }
     }
-    [[unroll]] for (uint i = 0; i < LINES * KERNEL_R * X_LOADS; ++i) {
-        uint c = x_first + i % X_LOADS * X_STEP;
-        uint row_at = ((half_index * LINES * KERNEL_R + i / X_LOADS) * TILE_C + c) * X_ROW;
-        if ((X_ITEMS == X_LANES || x_lane < X_ITEMS) && (TILE_C % X_STEP == 0 || c < TILE_C)) {
+    if (x_loads()) {
+        uint at = (half_index * X_LINES * TILE_C + x_first()) * X_ROW;
+        [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
+            uint row_at = at + (i / X_LOADS * TILE_C + i % X_LOADS * X_STEP) * X_ROW;
+            if (TILE_C % X_STEP == 0 || x_first() + i % X_LOADS * X_STEP < TILE_C) {
 #ifdef X_BY_VECTORS
-            x_tile[row_at + x_lane] = x_next[i];
+                x_tile[row_at + x_lane()] = x_next[i];
 #else
-            x_tile[row_at + x_lane / 4][x_lane % 4] = x_next[i];
+                x_tile[row_at + x_lane() / 4][x_lane() % 4] = x_next[i];
 #endif
+            }
         }
     }
 }
 
-// Of a block at segment `segment`: columns that are left of the row.
-void multiply_block(uint half_index, uint columns_left) {
-    for (uint line = 0; line < LINES; ++line) {
-        uint dy_at = (half_index * TILE_K + own_k()) * DY_ROW + line * QUADS;
-        uint x_at = ((half_index * LINES + line) * KERNEL_R * TILE_C + own_c()) * X_ROW;
-        vec4 window[KERNEL_R * THREAD_C * REACH]; // [row][input channel][vector]
-        [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * KEPT; ++i) {
-            uint row = i / KEPT / THREAD_C * TILE_C + i / KEPT % THREAD_C * C_APART;
-            window[i / KEPT * REACH + i % KEPT] = x_tile[x_at + row * X_ROW + i % KEPT];
+// Of a block with so many columns left.
+void multiply_line(uint half_index, uint line, uint columns_left) {
+    uint dy_at = (half_index * TILE_K + own_k()) * DY_ROW + line * QUADS;
+    uint x_at = ((half_index * X_LINES + line) * TILE_C + own_c()) * X_ROW;
+    vec4 window[KERNEL_R * THREAD_C * REACH]; // [row][input channel][vector]
+    [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * KEPT; ++i) {
+        uint row = i / KEPT / THREAD_C * X_APART * TILE_C + i / KEPT % THREAD_C * C_APART;
+        window[i / KEPT * REACH + i % KEPT] = x_tile[x_at + row * X_ROW + i % KEPT];
+    }
+    [[unroll]] for (uint quad = 0; quad < QUADS; ++quad) {
+        [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * (REACH - KEPT); ++i) {
+            uint at = i / (REACH - KEPT);
+            uint vector = KEPT + i % (REACH - KEPT);
+            uint row = at / THREAD_C * X_APART * TILE_C + at % THREAD_C * C_APART;
+            window[at * REACH + vector] = x_tile[x_at + row * X_ROW + quad * STRIDE + vector];
         }
-        [[unroll]] for (uint quad = 0; quad < QUADS; ++quad) {
-            [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * (REACH - KEPT); ++i) {
-                uint at = i / (REACH - KEPT);
-                uint vector = KEPT + i % (REACH - KEPT);
-                uint row = at / THREAD_C * TILE_C + at % THREAD_C * C_APART;
-                window[at * REACH + vector] = x_tile[x_at + row * X_ROW + quad * STRIDE + vector];
-            }
-            [[unroll]] for (uint k = 0; k < THREAD_K; ++k) {
-                vec4 gradients = dy_tile[dy_at + k * K_APART * DY_ROW + quad];
-                [[unroll]] for (uint i = 0; i < 4 * THREAD_C * TAPS; ++i) {
-                    uint pixel = i / (THREAD_C * TAPS);
-                    uint c = i / TAPS % THREAD_C;
-                    uint column = pixel * STRIDE + i % KERNEL_S * DILATION;
-                    uint row = i / KERNEL_S % KERNEL_R * THREAD_C + c;
-                    uint at = k * THREAD_C * TAPS + i % (THREAD_C * TAPS);
-                    if (4 * quad + pixel < COLUMNS) {
-                        float sum = fma(gradients[pixel], window[row * REACH + column / 4][column % 4], sums[at]);
-                        // What lies beyond dy adds nothing, not even zero times infinity.
-                        bool exists = WHOLE_SEGMENTS || 4 * quad + pixel < columns_left;
-                        sums[at] = exists ? sum : sums[at];
-                    }
+        [[unroll]] for (uint k = 0; k < THREAD_K; ++k) {
+            vec4 gradients = dy_tile[dy_at + k * K_APART * DY_ROW + quad];
+            [[unroll]] for (uint i = 0; i < 4 * THREAD_C * TAPS; ++i) {
+                uint pixel = i / (THREAD_C * TAPS);
+                uint c = i / TAPS % THREAD_C;
+                uint column = pixel * STRIDE + i % KERNEL_S * DILATION;
+                uint row = i / KERNEL_S % KERNEL_R * THREAD_C + c;
+                uint at = k * THREAD_C * TAPS + i % (THREAD_C * TAPS);
+                if (4 * quad + pixel < COLUMNS) {
+                    float sum = fma(gradients[pixel], window[row * REACH + column / 4][column % 4], sums[at]);
+                    // What lies beyond dy adds nothing, not even zero times infinity.
+                    bool exists = WHOLE_BLOCKS || 4 * quad + pixel < columns_left;
+                    sums[at] = exists ? sum : sums[at];
                 }
             }
-            [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * KEPT; ++i) {
-                uint at = i / KEPT * REACH + i % KEPT;
-                window[at] = window[at + STRIDE];
-            }
+        }
+        [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * KEPT; ++i) {
+            uint at = i / KEPT * REACH + i % KEPT;
+            window[at] = window[at + STRIDE];
+        }
+    }
+}
+
+void multiply_block(uint half_index, uint lines_left, uint columns_left) {
+    [[unroll]] for (uint line = 0; line < LINES; ++line) {
+        if (LINES == 1 || WHOLE_BLOCKS || line < lines_left) {
+            multiply_line(half_index, line, columns_left);
         }
     }
 }
@@ -241,15 +256,6 @@ void sum_bias(uint half_index) {
             }
         }
     }
-}
-
-void promote() {
-    [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
-        totals[i] += sums[i];
-        sums[i] = 0;
-    }
-    bias_total += bias_sum;
-    bias_sum = 0;
 }
 
 void main() {
@@ -273,33 +279,37 @@ void main() {
     next_line = first / segments() % lines_of_blocks() * LINES;
     next_image = first / segments() / lines_of_blocks();
     [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
-        sums[i] = 0;
         totals[i] = 0;
     }
+    uint line = next_line;
     uint segment = next_segment;
     fetch();
-    place(0);
-    barrier();
-    for (uint block = 0; block < blocks; ++block) {
-        bool more = block + 1 < blocks;
-        uint columns_left = pc.Q - segment * COLUMNS;
-        segment = next_segment;
-        if (more) {
-            fetch();
+    for (uint chain = 0; chain < blocks; chain += PROMOTE) {
+        [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
+            sums[i] = 0;
         }
-        multiply_block(block % 2, columns_left);
-        if (sums_bias) {
-            sum_bias(block % 2);
+        bias_sum = 0;
+        uint end = min(chain + PROMOTE, blocks);
+        for (uint block = chain; block < end; ++block) {
+            place(block % 2);
+            barrier();
+            uint lines_left = pc.P - line;
+            uint columns_left = pc.Q - segment * COLUMNS;
+            line = next_line;
+            segment = next_segment;
+            if (block + 1 < blocks) {
+                fetch();
+            }
+            multiply_block(block % 2, lines_left, columns_left);
+            if (sums_bias) {
+                sum_bias(block % 2);
+            }
         }
-        if ((block + 1) % PROMOTE == 0) {
-            promote();
+        [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
+            totals[i] += sums[i];
         }
-        if (more) {
-            place((block + 1) % 2);
-        }
-        barrier();
+        bias_total += bias_sum;
     }
-    promote();
 
     uint slice = FIRST_SPLIT + split;
     [[unroll]] for (uint i = 0; i < RESULTS; ++i) {

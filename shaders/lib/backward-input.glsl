@@ -11,6 +11,8 @@
 
 #define BACKWARD_INPUT
 #define SOURCE(i) OUTPUT(i)
+#define SOURCE_AT(i) OUTPUT_AT(i)
+#define SOURCE_BASE OUTPUT_BASE
 #define SOURCE_VECTOR(i) OUTPUT_VECTOR(i)
 #define RESULT(i) INPUT(i)
 #define RESULT_VECTOR(i) INPUT_VECTOR(i)

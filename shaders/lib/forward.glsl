@@ -10,6 +10,8 @@
 #include "lib/problem.glsl"
 
 #define SOURCE(i) INPUT(i)
+#define SOURCE_AT(i) INPUT_AT(i)
+#define SOURCE_BASE INPUT_BASE
 #define SOURCE_VECTOR(i) INPUT_VECTOR(i)
 #define RESULT(i) OUTPUT(i)
 #define RESULT_VECTOR(i) OUTPUT_VECTOR(i)

@@ -2,7 +2,7 @@
 // channels: what neighbouring taps read is then still in the first cache. Where there are too few channels to fill such
 // blocks, they run through a list of all steps instead: implicit_gemm_steps.glsl.
 //
-// There are no branches around the loads: what does not exist is read somewhere else in the tensor and replaced by zero.
+// There are no branches around the loads: what does not exist is read somewhere else in the tensor.
 
 // Room for the list of steps, in whole blocks; 1: there is none.
 layout(constant_id = 1) const uint LISTED_STEPS = 1;
@@ -15,8 +15,10 @@ const uint B_LOADS = BLOCK * TILE_N / THREADS;
 const uint PIXELS = TILE_N < THREADS ? 1 : TILE_N / THREADS; // this thread's columns
 const uint B_STEP = TILE_N < THREADS ? THREADS / TILE_N : 1;
 
+// What was fetched, and whether it exists: it is replaced by zero when it is placed, so that nothing waits for it before.
 vec4 a_next[A_LOADS];
 float b_next[B_LOADS];
+bool a_exists[A_LOADS], b_exists[B_LOADS];
 
 uint a_row() { return gl_LocalInvocationIndex / (TILE_M / 4); }
 uint a_column() { return gl_LocalInvocationIndex % (TILE_M / 4); }
@@ -24,8 +26,8 @@ uint b_row(uint i) { return gl_LocalInvocationIndex / TILE_N + i / PIXELS * B_ST
 uint b_column(uint j) { return (gl_LocalInvocationIndex + j * THREADS) % TILE_N; }
 
 bool pixel_exists[PIXELS];
-uint pixel_plane[PIXELS]; // element of the source's first channel of this group in the pixel's image
-ivec2 pixel_source[PIXELS];
+ivec2 pixel_source[PIXELS]; // what it reads through the first tap, and that element in the group's first channel
+uint pixel_at[PIXELS];
 uint a_vector_at; // this thread's vector of a packed row
 uint next_r, next_s, next_channel; // of the block to be fetched
 
@@ -74,6 +76,9 @@ vec4 read_weights(uint at) {
 
 #include "lib/implicit_gemm_steps.glsl"
 
+// Every weight of a block exists, and a pixel hits either all of its steps or none.
+const bool WHOLE_TAPS = WHOLE_BLOCKS && !BY_STEPS;
+
 uint first_channel_block(uint split) { return split * channel_blocks / SPLITS; }
 
 void begin_fetching() {
@@ -90,8 +95,9 @@ void begin_fetching() {
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
         Pixel pixel = pixel_of(first_n + b_column(j));
         pixel_exists[j] = pixel.exists;
-        pixel_plane[j] = pixel.exists ? (pixel.image * SOURCE_CHANNELS + group * reduced_channels) * source_plane : 0;
         pixel_source[j] = first_source(pixel);
+        uint plane = pixel.image * SOURCE_CHANNELS + group * reduced_channels;
+        pixel_at[j] = SOURCE_BASE + plane * source_plane + pixel_source[j].x * SOURCE_WIDTH + pixel_source[j].y;
     }
     if (BY_STEPS) {
         list_steps();
@@ -120,17 +126,19 @@ void fetch_tap() {
     uint first = weights_at(element.x, element.y);
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint channel = next_channel + a_row() + i * A_STEP;
-        vec4 weights = read_weights(weights_at_channel(first, existing(channel)));
-        a_next[i] = exists(channel) ? weights : vec4(0);
+        a_next[i] = read_weights(weights_at_channel(first, existing(channel)));
+        a_exists[i] = exists(channel);
     }
+    ivec2 reach = ivec2(next_r, next_s) * ivec2(h_axis.reach, w_axis.reach);
     [[unroll]] for (uint j = 0; j < PIXELS; ++j) {
-        ivec2 source = pixel_source[j] + ivec2(next_r, next_s) * ivec2(h_axis.reach, w_axis.reach);
-        bool hit = pixel_exists[j] && in_source(source);
-        uint at = pixel_plane[j] + (hit ? uint(source.x) * SOURCE_WIDTH + uint(source.y) : 0);
+        bool hit = pixel_exists[j] && in_source(pixel_source[j] + reach);
+        uint first_channel = hit ? pixel_at[j] + reach.x * SOURCE_WIDTH + reach.y : SOURCE_BASE;
+        uint at = first_channel + (next_channel + b_row(j)) * source_plane;
         [[unroll]] for (uint i = j; i < B_LOADS; i += PIXELS) {
             uint channel = next_channel + b_row(i);
-            float value = SOURCE(at + existing(channel) * source_plane);
-            b_next[i] = hit && exists(channel) ? value : 0;
+            b_next[i] = SOURCE_AT(WHOLE_BLOCKS ? at : first_channel + existing(channel) * source_plane);
+            b_exists[i] = hit && exists(channel);
+            at += B_STEP * source_plane;
         }
     }
     ++next_s;
@@ -159,11 +167,11 @@ void place(uint first_row) {
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         uint row = a_row() + i * A_STEP;
         if (A_VECTORS % THREADS == 0 || row < BLOCK) {
-            a_tile[(first_row + row) * A_ROW + a_column()] = a_next[i];
+            a_tile[(first_row + row) * A_ROW + a_column()] = WHOLE_TAPS || a_exists[i] ? a_next[i] : vec4(0);
         }
     }
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
         uint n = b_column(i % PIXELS);
-        b_tile[(first_row + b_row(i)) * B_ROW + n / 4][n % 4] = b_next[i];
+        b_tile[(first_row + b_row(i)) * B_ROW + n / 4][n % 4] = b_exists[WHOLE_TAPS ? i % PIXELS : i] ? b_next[i] : 0;
     }
 }

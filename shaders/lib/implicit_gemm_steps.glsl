@@ -37,16 +37,15 @@ Step step_at(uint i) {
 void fetch_steps() {
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
         int at = step_at(next_step + a_row() + i * A_STEP).weights;
-        vec4 weights = read_weights(uint(max(at, 0)));
-        a_next[i] = at >= 0 ? weights : vec4(0);
+        a_next[i] = read_weights(uint(max(at, 0)));
+        a_exists[i] = at >= 0;
     }
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
         uint j = i % PIXELS;
         Step step = step_at(next_step + b_row(i));
         bool hit = step.weights >= 0 && pixel_exists[j] && in_source(pixel_source[j] + step.reach);
-        int first = pixel_source[j].x * int(SOURCE_WIDTH) + pixel_source[j].y;
-        float value = SOURCE(pixel_plane[j] + (hit ? uint(first + step.offset) : 0));
-        b_next[i] = hit ? value : 0;
+        b_next[i] = SOURCE_AT(hit ? pixel_at[j] + step.offset : SOURCE_BASE);
+        b_exists[i] = hit;
     }
     next_step += BLOCK;
 }

@@ -60,7 +60,12 @@ const uint FLAG_ACCUMULATE = 1u; // add to what the result held
 const uint FLAG_SKIP_WEIGHT = 2u; // weight gradients: only the bias's is wanted
 const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often a result's sum is split
 
+// INPUT_AT(INPUT_BASE + i) is INPUT(i), for those who add the base once.
 #ifdef BUFFER_ADDRESSES
+#define INPUT_BASE 0
+#define OUTPUT_BASE 0
+#define INPUT_AT(i) INPUT(i)
+#define OUTPUT_AT(i) OUTPUT(i)
 #define INPUT(i) pc.input_at.values[i]
 #define INPUT_VECTOR(i) Vectors(pc.input_at).values[i] // elements 4i to 4i + 3, where the tensor has vectors
 #define INPUT_HAS_VECTORS (uvec2(pc.input_at).x % 16 == 0)
@@ -71,6 +76,10 @@ const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often
 #define OUTPUT_VECTOR(i) Vectors(pc.output_at).values[i]
 #define OUTPUT_HAS_VECTORS (uvec2(pc.output_at).x % 16 == 0)
 #else
+#define INPUT_BASE pc.input_base
+#define OUTPUT_BASE pc.output_base
+#define INPUT_AT(i) input_tensor.values[i]
+#define OUTPUT_AT(i) output_tensor.values[i]
 #define INPUT(i) input_tensor.values[pc.input_base + (i)]
 #define INPUT_VECTOR(i) input_vectors.values[pc.input_base / 4 + (i)]
 #define INPUT_HAS_VECTORS (pc.input_base % 4 == 0)

@@ -1,13 +1,12 @@
-// The tile engine through shared memory: while one block of BLOCK reduction steps is multiplied, the next is
-// already on its way from global memory to registers; shared memory is double-buffered, so there is one
-// barrier a block.
+// The tile engine through shared memory: while one block of BLOCK reduction steps is multiplied, the next is already on its
+// way from global memory to registers. It is stored to shared memory in the next round of the loop, where no compiler moves
+// the loads to; shared memory is double-buffered, so there is one barrier a round.
 //
 // A kernel includes this file and defines `void fetch()`, which loads the next block to registers, and
 // `void place(uint first_row)`, which stores them to a_tile and b_tile from row `first_row` on, and `bool takes_block()`,
 // whether the block placed last belongs to this thread's results; then it calls `multiply(blocks)`.
-//
-// Threads lie in patches of 4 × 8, as wide as a subgroup of many devices: together they read 4 and 8
-// neighbouring vectors of a row, so every bank of shared memory once, and each value serves 8 or 4 of them.
+
+#include "lib/patch.glsl"
 
 #ifdef REDUCTION_CONTIGUOUS
 #define ROW_PADDING 1 // threads store down a column; a vector more a row, and they hit different banks
@@ -26,9 +25,6 @@ void place(uint first_row);
 bool takes_block();
 
 const uint PATCHES_N = LANES_N / 8;
-uint patch_index() { return gl_LocalInvocationIndex / 32; }
-uint patch_m() { return gl_LocalInvocationIndex % 32 / 8; }
-uint patch_n() { return gl_LocalInvocationIndex % 8; }
 
 // Which vectors of a row this thread multiplies.
 uint a_vector(uint i) { return patch_index() / PATCHES_N * THREAD_M + i * 4 + patch_m(); }
@@ -56,39 +52,30 @@ void multiply_block(uint first_row) {
     }
 }
 
-void promote() {
-    [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
-        totals[at] += sums[at];
-        sums[at] = 0;
-    }
-}
-
 void multiply(uint blocks) {
     [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
         totals[at] = 0;
-        sums[at] = 0;
     }
-    if (blocks == 0) {
-        return;
+    if (blocks > 0) {
+        fetch();
     }
-    fetch();
-    place(0);
-    barrier();
-    for (uint block = 0; block < blocks; ++block) {
-        bool more = block + 1 < blocks;
-        if (more) {
-            fetch();
+    for (uint first = 0; first < blocks; first += PROMOTE) {
+        [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
+            sums[at] = 0;
         }
-        if (takes_block()) {
-            multiply_block(block % 2 * BLOCK);
+        uint end = min(first + PROMOTE, blocks);
+        for (uint block = first; block < end; ++block) {
+            place(block % 2 * BLOCK);
+            barrier();
+            if (block + 1 < blocks) {
+                fetch();
+            }
+            if (takes_block()) {
+                multiply_block(block % 2 * BLOCK);
+            }
         }
-        if ((block + 1) % PROMOTE == 0) {
-            promote();
+        [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
+            totals[at] += sums[at];
         }
-        if (more) {
-            place((block + 1) % 2 * BLOCK);
-        }
-        barrier();
     }
-    promote();
 }

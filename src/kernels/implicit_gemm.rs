@@ -186,7 +186,7 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand
         if tile.packs_channels() {
             operands[binding] = Some(packing.plan(problem, limits, &images, reach.addresses, plan)?);
         }
-        let module = kernel.tiled(tile.index, reach.addresses);
+        let module = kernel.tiled(tile.index, reach.addresses || tile.prefers_addresses(limits));
         let value = |id: &u32| match *id {
             0 => source_channels.is_multiple_of(u64::from(tile.block)).into(),
             1 => tile.listed(size).max(1) as u32,
