@@ -49,9 +49,19 @@ const uint X_LINES = LINES + (KERNEL_R - 1) * X_APART;     // rows of x that a b
 shared vec4 dy_tile[2 * TILE_K * DY_ROW];
 shared vec4 x_tile[2 * X_LINES * TILE_C * X_ROW];
 
-// Threads side by side along a row when they load.
+// Threads side by side when they load: along a row, or along all pixels of a block where its rows are not whole vectors.
 #define LANES_FOR(count) ((count) <= 2 ? 2 : (count) <= 4 ? 4 : (count) <= 8 ? 8 : (count) <= 16 ? 16 : (count) <= 32 ? 32 : 64)
-const uint DY_LANES = LANES_FOR(QUADS);
+#if COLUMNS % 4 == 0
+const uint DY_ITEMS = QUADS;
+const uint DY_TIMES = LINES;
+#define DY_ITEM vec4
+#else
+#define DY_BY_ELEMENTS
+const uint DY_ITEMS = LINES * COLUMNS;
+const uint DY_TIMES = 1;
+#define DY_ITEM float
+#endif
+const uint DY_LANES = LANES_FOR(DY_ITEMS);
 const uint DY_STEP = THREADS / DY_LANES;
 const uint DY_LOADS = TILE_K / DY_STEP;
 #if KERNEL_S == 1 && STRIDE == 1
@@ -66,7 +76,7 @@ const uint X_LANES = LANES_FOR(X_ITEMS);
 const uint X_STEP = THREADS / X_LANES;
 const uint X_LOADS = (TILE_C + X_STEP - 1) / X_STEP;
 
-vec4 dy_next[LINES * DY_LOADS];
+DY_ITEM dy_next[DY_TIMES * DY_LOADS];
 X_ITEM x_next[X_LINES * X_LOADS];
 
 const uint RESULTS = THREAD_K * THREAD_C * TAPS;
@@ -87,6 +97,15 @@ uint lines_of_blocks() { return (pc.P + LINES - 1) / LINES; }
 uint segments() { return (pc.Q + COLUMNS - 1) / COLUMNS; }
 
 // dy from element `at` on, so many of its row's columns left, zeros beyond them.
+#ifdef DY_BY_ELEMENTS
+float read_dy(uint at, uint columns_left, bool exists) {
+    float read = 0;
+    if (exists) {
+        read = OUTPUT(at);
+    }
+    return read;
+}
+#else
 vec4 read_dy(uint at, uint columns_left, bool exists) {
     vec4 read = vec4(0);
     if ((VECTORS & VECTORS_OUTPUT) != 0) {
@@ -102,6 +121,7 @@ vec4 read_dy(uint at, uint columns_left, bool exists) {
     }
     return read;
 }
+#endif
 
 // x at element `at`, column `column` of its row, zeros beyond it.
 #ifdef X_BY_VECTORS
@@ -135,7 +155,14 @@ uint dy_lane() { return gl_LocalInvocationIndex % DY_LANES; }
 uint dy_first() { return gl_LocalInvocationIndex / DY_LANES; }
 uint x_lane() { return gl_LocalInvocationIndex % X_LANES; }
 uint x_first() { return gl_LocalInvocationIndex / X_LANES; }
-bool dy_loads() { return QUADS == DY_LANES || dy_lane() < QUADS; }
+bool dy_loads() { return DY_ITEMS == DY_LANES || dy_lane() < DY_ITEMS; }
+#ifdef DY_BY_ELEMENTS
+uint dy_line() { return dy_lane() / COLUMNS; }
+uint dy_column() { return dy_lane() % COLUMNS; }
+#else
+uint dy_line() { return 0; }
+uint dy_column() { return 4 * dy_lane(); }
+#endif
 bool x_loads() { return X_ITEMS == X_LANES || x_lane() < X_ITEMS; }
 
 // Elements from the first of a tile's channels to this thread's i-th, or to the last one that exists.
@@ -144,14 +171,14 @@ uint channels_on(bool whole, uint first, uint i, uint step, uint last, uint plan
 }
 
 void fetch() {
-    uint dy_column = next_segment * COLUMNS + 4 * dy_lane();
+    uint column = next_segment * COLUMNS + dy_column();
     uint dy_channel = next_image * pc.K + group * k_count + first_k;
-    uint dy_at = (dy_channel * pc.P + next_line) * pc.Q + dy_column;
-    [[unroll]] for (uint i = 0; i < LINES * DY_LOADS; ++i) {
+    uint dy_at = (dy_channel * pc.P + next_line + dy_line()) * pc.Q + column;
+    [[unroll]] for (uint i = 0; i < DY_TIMES * DY_LOADS; ++i) {
         uint line = i / DY_LOADS;
         uint on = channels_on(WHOLE_K, dy_first(), i % DY_LOADS, DY_STEP, k_count - 1 - first_k, pc.P * pc.Q);
-        bool exists = dy_loads() && next_line + line < pc.P && dy_column < pc.Q;
-        dy_next[i] = read_dy(dy_at + line * pc.Q + on, pc.Q - dy_column, exists);
+        bool exists = dy_loads() && next_line + dy_line() + line < pc.P && column < pc.Q;
+        dy_next[i] = read_dy(dy_at + line * pc.Q + on, pc.Q - column, exists);
     }
 #ifdef X_BY_VECTORS
     uint x_column = next_segment * COLUMNS + 4 * x_lane() - pc.padding_w;
@@ -180,9 +207,14 @@ void fetch() {
 
 void place(uint half_index) {
     if (dy_loads()) {
-        uint at = (half_index * TILE_K + dy_first()) * DY_ROW + dy_lane();
-        [[unroll]] for (uint i = 0; i < LINES * DY_LOADS; ++i) {
-            dy_tile[at + i % DY_LOADS * (DY_STEP * DY_ROW) + i / DY_LOADS * QUADS] = dy_next[i];
+        uint at = (half_index * TILE_K + dy_first()) * DY_ROW + dy_line() * QUADS + dy_column() / 4;
+        [[unroll]] for (uint i = 0; i < DY_TIMES * DY_LOADS; ++i) {
+            uint row_at = at + i % DY_LOADS * (DY_STEP * DY_ROW) + i / DY_LOADS * QUADS;
+#ifdef DY_BY_ELEMENTS
+            dy_tile[row_at][dy_column() % 4] = dy_next[i];
+#else
+            dy_tile[row_at] = dy_next[i];
+#endif
         }
     }
     if (x_loads()) {

@@ -3,7 +3,7 @@
 use super::channels::{Packing, filled};
 use super::reduce::{self, MOST_PARTIAL_BYTES, Sum};
 use super::slices::{Reach, whole};
-use super::tile::{FULL_SPEED_THREADS, busiest_unit};
+use super::tile::busiest_unit;
 use super::{FLAG_SKIP_WEIGHT, Kernel};
 use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Walk};
@@ -55,7 +55,7 @@ impl Reduction {
         let splits = self.wanted_splits(limits).min(pixels.div_ceil(LEAST_PIXELS)).max(1);
         let workgroups = (self.tiles * splits).max(1);
         let threads = self.kernel.tiled(self.tile, false).local_size.map(u64::from).iter().product();
-        busiest_unit(self.seconds / workgroups as f64, workgroups, threads, FULL_SPEED_THREADS, limits)
+        busiest_unit(self.seconds / workgroups as f64, workgroups, threads, limits)
     }
 
     /// How many splits fill the device.

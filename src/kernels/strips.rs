@@ -8,7 +8,7 @@ use super::splits::Reduction;
 use super::table::{
     STRIPS_BACKWARD_INPUT, STRIPS_BACKWARD_WEIGHT, STRIPS_FORWARD, STRIPS_FORWARD_THREADS as THREADS, WINDOW_SIZES,
 };
-use super::tile::{FULL_SPEED_THREADS, busiest_unit};
+use super::tile::busiest_unit;
 use crate::error::Result;
 use crate::plan::{Dispatch, Limits, Module, Operand, Plan, Role, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT, Walk};
 use crate::problem::{Pass, Problem};
@@ -78,7 +78,7 @@ fn seconds(problem: &Problem, window: &Window, parts: u64, limits: &Limits) -> f
     let share = (sources.div_ceil(parts) + u64::from(parts > 1)) as f64 / sources as f64;
     let workgroup = f64::from(THREADS) * strip * share / efficiency;
     let workgroups = (problem.n * window.strips(problem)).div_ceil(u64::from(THREADS) / parts);
-    busiest_unit(workgroup, workgroups, THREADS.into(), FULL_SPEED_THREADS, limits) / limits.flops
+    busiest_unit(workgroup, workgroups, THREADS.into(), limits) / limits.flops
 }
 
 /// Appends a forward pass or an input gradient; says whether it could. The weight is raw, or packed in [`super::pack`]'s

@@ -37,21 +37,21 @@ struct Efficiency {
 
 /// In the order of `shaders/permutations.txt`.
 const EFFICIENCIES: [Efficiency; TILE_SIZES.len()] = [
-    Efficiency { gpu: 0.68, gpu_transposing: 0.27, software: 0.05 },
-    Efficiency { gpu: 0.82, gpu_transposing: 0.38, software: 0.05 },
-    Efficiency { gpu: 0.82, gpu_transposing: 0.24, software: 0.05 },
-    Efficiency { gpu: 0.57, gpu_transposing: 0.13, software: 0.05 },
-    Efficiency { gpu: 0.50, gpu_transposing: 0.17, software: 0.05 },
-    Efficiency { gpu: 0.45, gpu_transposing: 0.12, software: 0.05 },
+    Efficiency { gpu: 0.68, gpu_transposing: 0.30, software: 0.05 },
+    Efficiency { gpu: 0.66, gpu_transposing: 0.17, software: 0.05 },
+    Efficiency { gpu: 0.66, gpu_transposing: 0.25, software: 0.05 },
+    Efficiency { gpu: 0.64, gpu_transposing: 0.14, software: 0.05 },
+    Efficiency { gpu: 0.55, gpu_transposing: 0.16, software: 0.05 },
+    Efficiency { gpu: 0.52, gpu_transposing: 0.11, software: 0.05 },
     Efficiency { gpu: 0.15, gpu_transposing: 0.10, software: 0.02 },
     Efficiency { gpu: 0.10, gpu_transposing: 0.10, software: 0.20 },
 ];
 
-/// Threads on a unit with which it reaches half of its speed, and beyond how many there is no more to gain; of those with
-/// 64 results no more fit.
+/// Threads on a unit with which it reaches half of its speed, and beyond how many there is no more to gain.
 const HALF_SPEED_THREADS: f64 = 64.0;
-pub(super) const FULL_SPEED_THREADS: f64 = 512.0;
-const FULL_SPEED_THREADS_OF_64: f64 = 256.0;
+const FULL_SPEED_THREADS: f64 = 512.0;
+/// Threads of 64 results each that a unit has registers for. It takes as long with fewer.
+const THREADS_OF_64_RESULTS: u64 = 256;
 /// Blocks in whose time a workgroup begins and ends.
 const OVERHEAD_BLOCKS: u64 = 4;
 /// Products that `shaders/lib/tile.glsl` chains before it adds them to a second total.
@@ -160,8 +160,14 @@ impl Tile {
         let each = (self.m() * self.n()) as f64 * steps as f64 * listed_cost / efficiency;
         let adding =
             if splits == 1 { 0.0 } else { FURTHER_DISPATCH + ELEMENT * ((2 * splits + 1) * size.splittable) as f64 };
-        let full_speed = if self.has_64_results() { FULL_SPEED_THREADS_OF_64 } else { FULL_SPEED_THREADS };
-        busiest_unit(each, tiles, self.threads.into(), full_speed, limits) + adding
+        let threads = u64::from(self.threads);
+        let computing = if self.has_64_results() {
+            let at_once = THREADS_OF_64_RESULTS / threads;
+            each * (tiles.div_ceil(units(limits)).next_multiple_of(at_once) * units(limits)) as f64
+        } else {
+            busiest_unit(each, tiles, threads, limits)
+        };
+        computing + adding
     }
 
     fn has_64_results(&self) -> bool {
@@ -174,17 +180,20 @@ impl Tile {
     }
 }
 
+/// What computes beside each other.
+fn units(limits: &Limits) -> u64 {
+    u64::from(limits.concurrent_workgroups / 2).max(1)
+}
+
 /// How long the unit takes that gets the most workgroups, times the device's units, for workgroups that take `each`
-/// where there are enough threads, `full_speed`: fewer cannot hide how long memory takes. Cores of a software driver share
-/// evenly.
-pub fn busiest_unit(each: f64, workgroups: u64, threads: u64, full_speed: f64, limits: &Limits) -> f64 {
+/// where there are enough threads: few cannot hide how long memory takes. Cores of a software driver share evenly.
+pub fn busiest_unit(each: f64, workgroups: u64, threads: u64, limits: &Limits) -> f64 {
     if limits.software {
         return each * workgroups as f64;
     }
-    let units = u64::from(limits.concurrent_workgroups / 2).max(1);
-    let most = workgroups.div_ceil(units);
-    let threads = ((most * threads) as f64).min(full_speed);
-    each * (most * units) as f64 * (threads + HALF_SPEED_THREADS) / threads
+    let most = workgroups.div_ceil(units(limits));
+    let threads = ((most * threads) as f64).min(FULL_SPEED_THREADS);
+    each * (most * units(limits)) as f64 * (threads + HALF_SPEED_THREADS) / threads
 }
 
 /// Which tiles a kernel's way is written for.
