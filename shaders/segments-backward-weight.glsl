@@ -5,11 +5,11 @@
 // Both operands lie in shared memory as they lie in global memory, pixels side by side, so nothing is transposed. A thread
 // keeps THREAD_K output channels × THREAD_C input channels × all taps; it reads vectors of four pixels, and a row of x
 // serves all taps of a kernel row from registers. Rows of shared memory have an odd number of vectors, so that
-// neighbouring rows hit different banks. Shared memory is double-buffered, and filled in the round of the loop after the one
-// that loads, as in lib/tile_shared.glsl.
+// neighbouring rows hit different banks. Shared memory is double-buffered, and filled in the round of the loop after
+// the one that loads, as in lib/tile_shared.glsl.
 //
-// A block is LINES output rows of one image × COLUMNS pixels of each, no more than 64 products of a sum. Several rows read
-// some rows of x in common: such sizes are for a stride of 1, and the same dilation, from row to row too.
+// A block is LINES output rows of one image × COLUMNS pixels of each, no more than 64 products of a sum. Several rows
+// read some rows of x in common: such sizes are for a stride of 1, and the same dilation, from row to row too.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
@@ -27,7 +27,7 @@
 
 layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
-layout(constant_id = 0) const bool WHOLE_BLOCKS = false; // every row and column of every block exists
+layout(constant_id = 0) const bool WHOLE_BLOCKS = false;   // every row and column of every block exists
 layout(constant_id = 1) const bool WHOLE_K = false;        // every output channel of every tile exists
 layout(constant_id = 2) const bool WHOLE_C = false;        // every input channel of every tile exists
 layout(constant_id = 15) const uint VECTORS = 0;           // VECTORS_*: tensors that are read by vectors
@@ -49,8 +49,8 @@ const uint X_LINES = LINES + (KERNEL_R - 1) * X_APART;     // rows of x that a b
 shared vec4 dy_tile[2 * TILE_K * DY_ROW];
 shared vec4 x_tile[2 * X_LINES * TILE_C * X_ROW];
 
-// Threads side by side when they load: along a row, or along all pixels of a block where its rows are not whole vectors.
-#define LANES_FOR(count) ((count) <= 2 ? 2 : (count) <= 4 ? 4 : (count) <= 8 ? 8 : (count) <= 16 ? 16 : (count) <= 32 ? 32 : 64)
+// Threads side by side when they load: along a row, or along a block's pixels where its rows are not whole vectors.
+#define LANES_FOR(count) ((count) <= 4 ? 4 : (count) <= 8 ? 8 : (count) <= 16 ? 16 : (count) <= 32 ? 32 : 64)
 #if COLUMNS % 4 == 0
 const uint DY_ITEMS = QUADS;
 const uint DY_TIMES = LINES;

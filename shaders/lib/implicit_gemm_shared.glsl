@@ -15,7 +15,7 @@ const uint B_LOADS = BLOCK * TILE_N / THREADS;
 const uint PIXELS = TILE_N < THREADS ? 1 : TILE_N / THREADS; // this thread's columns
 const uint B_STEP = TILE_N < THREADS ? THREADS / TILE_N : 1;
 
-// What was fetched, and whether it exists: it is replaced by zero when it is placed, so that nothing waits for it before.
+// What was fetched, and whether it exists: zeros replace it when it is placed, so that nothing waits for it before.
 vec4 a_next[A_LOADS];
 float b_next[B_LOADS];
 bool a_exists[A_LOADS], b_exists[B_LOADS];

@@ -1,10 +1,10 @@
-// The tile engine through shared memory: while one block of BLOCK reduction steps is multiplied, the next is already on its
-// way from global memory to registers. It is stored to shared memory in the next round of the loop, where no compiler moves
-// the loads to; shared memory is double-buffered, so there is one barrier a round.
+// The tile engine through shared memory: while one block of BLOCK reduction steps is multiplied, the next is already
+// on its way from global memory to registers. It is stored to shared memory in the next round of the loop, where no
+// compiler moves the loads to; shared memory is double-buffered, so there is one barrier a round.
 //
 // A kernel includes this file and defines `void fetch()`, which loads the next block to registers, and
-// `void place(uint first_row)`, which stores them to a_tile and b_tile from row `first_row` on, and `bool takes_block()`,
-// whether the block placed last belongs to this thread's results; then it calls `multiply(blocks)`.
+// `void place(uint first_row)`, which stores them to a_tile and b_tile from row `first_row` on, and `bool
+// takes_block()`, whether the block placed last belongs to this thread's results; then it calls `multiply(blocks)`.
 
 #include "lib/patch.glsl"
 

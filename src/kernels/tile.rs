@@ -171,7 +171,7 @@ impl Tile {
     }
 
     fn has_64_results(&self) -> bool {
-        self.thread_m * self.thread_n == 64 && !self.own_columns()
+        self.thread_m * self.thread_n == 64
     }
 
     /// Whether a kernel is faster through addresses than through bindings, by 2 to 4 %.
