@@ -13,8 +13,7 @@
 #include "lib/problem.glsl"
 
 #define SOURCE(i) INPUT(i)
-#define SOURCE_BASE INPUT_BASE
-#define SOURCE_VECTOR_AT(i) INPUT_VECTOR_AT(i)
+#define SOURCE_VECTOR(i) INPUT_VECTOR(i)
 #define SOURCE_HEIGHT pc.H
 #define SOURCE_WIDTH pc.W
 #define RESULT_HEIGHT pc.P

@@ -60,8 +60,7 @@ const uint FLAG_ACCUMULATE = 1u; // add to what the result held
 const uint FLAG_SKIP_WEIGHT = 2u; // weight gradients: only the bias's is wanted
 const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often a result's sum is split
 
-// INPUT_AT(INPUT_BASE + i) is INPUT(i), and INPUT_VECTOR_AT(INPUT_BASE / 4 + i) is INPUT_VECTOR(i), for those who add the
-// base once.
+// INPUT_AT(INPUT_BASE + i) is INPUT(i), for those who add the base once.
 #ifdef BUFFER_ADDRESSES
 #define INPUT_BASE 0
 #define OUTPUT_BASE 0
@@ -81,8 +80,6 @@ const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often
 #define OUTPUT_BASE pc.output_base
 #define INPUT_AT(i) input_tensor.values[i]
 #define OUTPUT_AT(i) output_tensor.values[i]
-#define INPUT_VECTOR_AT(i) input_vectors.values[i]
-#define OUTPUT_VECTOR_AT(i) output_vectors.values[i]
 #define INPUT(i) input_tensor.values[pc.input_base + (i)]
 #define INPUT_VECTOR(i) input_vectors.values[pc.input_base / 4 + (i)]
 #define INPUT_HAS_VECTORS (pc.input_base % 4 == 0)

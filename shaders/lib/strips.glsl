@@ -79,27 +79,27 @@ Strip strip_at(uint index) {
     return Strip(line / down, int(line % down * ROWS), int(index % across * COLUMNS));
 }
 
-// One element of a row of the source, or zero outside of it; rows are counted from plane to plane.
-float read_one(uint row, int column, bool inside) {
+// One element of the source's row, or zero outside of it.
+float read_one(uint row_at, int column, bool inside) {
     float read = 0;
     if (inside && uint(column) < SOURCE_WIDTH) {
-        read = SOURCE(row * SOURCE_WIDTH + column);
+        read = SOURCE(row_at + column);
     }
     return read;
 }
 
-vec4 read_four(uint row, int column, bool inside) {
+vec4 read_four(uint row_at, int column, bool inside) {
     if ((VECTORS & SOURCE_VECTORS) == 0) {
         return vec4(
-            read_one(row, column, inside),
-            read_one(row, column + 1, inside),
-            read_one(row, column + 2, inside),
-            read_one(row, column + 3, inside)
+            read_one(row_at, column, inside),
+            read_one(row_at, column + 1, inside),
+            read_one(row_at, column + 2, inside),
+            read_one(row_at, column + 3, inside)
         );
     }
     vec4 read = vec4(0);
     if (inside && uint(column) < SOURCE_WIDTH) {
-        read = SOURCE_VECTOR_AT(SOURCE_BASE / 4 + row * (SOURCE_WIDTH / 4) + (column >> 2));
+        read = SOURCE_VECTOR((row_at + column) / 4);
     }
     return read;
 }
@@ -108,11 +108,11 @@ vec4 read_four(uint row, int column, bool inside) {
 // first that any result reads are left out, so that the padding, a specialization constant, is in no other index.
 void read_window(uint plane, int line, int column, out float window[WINDOW]) {
     int first = column / COLUMNS * SPAN - 4;
-    uint row = plane * SOURCE_HEIGHT + line;
+    uint row_at = (plane * SOURCE_HEIGHT + line) * SOURCE_WIDTH;
     bool inside = uint(line) < SOURCE_HEIGHT;
     float values[4 + SPAN + 4];
     [[unroll]] for (int i = 0; i < 4 + SPAN + 4; i += 4) {
-        vec4 read = read_four(row, first + i, inside);
+        vec4 read = read_four(row_at, first + i, inside);
         values[i] = read.x;
         values[i + 1] = read.y;
         values[i + 2] = read.z;

@@ -38,20 +38,20 @@ Weights weights_of(uint group, uint channel, uint sources) {
 }
 
 // Four neighbouring results of the strip's row i, from that column of it.
-void store_four(Strip strip, int i, int column, vec4 four) {
+void store_four(Strip strip, uint channel, int i, int column, vec4 four) {
     uint at = (strip.plane * RESULT_HEIGHT + strip.row + i) * RESULT_WIDTH + strip.column + column;
     if (strip.row + i >= RESULT_HEIGHT) {
         return;
     }
     if ((VECTORS & RESULT_VECTORS) != 0) {
         if (strip.column + column < RESULT_WIDTH) {
-            put_result_vector(at / 4, four);
+            store_result_vector(at / 4, channel, four);
         }
         return;
     }
     [[unroll]] for (int next = 0; next < 4; ++next) {
         if (strip.column + column + next < RESULT_WIDTH) {
-            put_result(at + next, four[next]);
+            store_result(at + next, channel, four[next]);
         }
     }
 }
@@ -72,11 +72,10 @@ void main() {
     }
     uint source_plane = strip.plane / RESULT_CHANNELS * SOURCE_CHANNELS + group * sources;
     Weights weights = weights_of(group, channel, sources);
-    float bias = exists && part == 0 && pc.has_bias != 0 ? BIAS(channel) : 0;
     float totals[ROWS][COLUMNS];
     [[unroll]] for (int i = 0; i < ROWS; ++i) {
         [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
-            totals[i][column] = bias;
+            totals[i][column] = 0;
         }
     }
     for (uint first = part; first < sources; first += CHAIN * PARTS) {
@@ -116,7 +115,7 @@ void main() {
         [[unroll]] for (int i = 0; i < ROWS; ++i) {
             [[unroll]] for (int column = 0; column < COLUMNS; column += 4) {
                 vec4 four = vec4(totals[i][column], totals[i][column + 1], totals[i][column + 2], totals[i][column + 3]);
-                store_four(strip, i, column, four);
+                store_four(strip, channel, i, column, four);
             }
         }
         return;
@@ -133,6 +132,6 @@ void main() {
             uint first = at * PITCH + of;
             four += vec4(parts[first], parts[first + PITCH], parts[first + 2 * PITCH], parts[first + 3 * PITCH]);
         }
-        store_four(strip, int(at / COLUMNS), int(at % COLUMNS), four);
+        store_four(strip, channel, int(at / COLUMNS), int(at % COLUMNS), four);
     }
 }
