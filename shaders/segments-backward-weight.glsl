@@ -9,7 +9,7 @@
 // the one that loads, as in lib/tile_shared.glsl.
 //
 // A block is LINES output rows of one image × COLUMNS pixels of each, no more than 64 products of a sum. Several rows
-// read some rows of x in common: such sizes are for a stride of 1, and the same dilation, from row to row too.
+// read some rows of x in common: such sizes are for the same stride and dilation from row to row as along a row.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
@@ -43,8 +43,8 @@ const uint KEPT = REACH > STRIDE ? REACH - STRIDE : 0;                          
 const uint X_COLUMNS = (COLUMNS - 1) * STRIDE + (KERNEL_S - 1) * DILATION + 1;    // that a segment reads
 const uint DY_ROW = LINES * QUADS | 1;
 const uint X_ROW = ((QUADS - 1) * STRIDE + REACH) | 1;
-const uint X_APART = LINES > 1 ? DILATION : 1;             // rows of x_tile from one of a window to the next
-const uint X_LINES = LINES + (KERNEL_R - 1) * X_APART;     // rows of x that a block reads
+const uint X_APART = LINES > 1 ? DILATION : 1; // rows of x_tile from one of a window to the next
+const uint X_LINES = (LINES - 1) * STRIDE + (KERNEL_R - 1) * X_APART + 1; // rows of x that a block reads
 
 shared vec4 dy_tile[2 * TILE_K * DY_ROW];
 shared vec4 x_tile[2 * X_LINES * TILE_C * X_ROW];
@@ -96,7 +96,7 @@ uint next_image, next_line, next_segment; // of the block to be fetched
 uint lines_of_blocks() { return (pc.P + LINES - 1) / LINES; }
 uint segments() { return (pc.Q + COLUMNS - 1) / COLUMNS; }
 
-// dy from element `at` on, so many of its row's columns left, zeros beyond them.
+// dy at element `at`, or the four from there on; zeros where nothing exists, or beyond the columns left of the row.
 #ifdef DY_BY_ELEMENTS
 float read_dy(uint at, uint columns_left, bool exists) {
     float read = 0;
@@ -235,7 +235,7 @@ void place(uint half_index) {
 // Of a block with so many columns left.
 void multiply_line(uint half_index, uint line, uint columns_left) {
     uint dy_at = (half_index * TILE_K + own_k()) * DY_ROW + line * QUADS;
-    uint x_at = ((half_index * X_LINES + line) * TILE_C + own_c()) * X_ROW;
+    uint x_at = ((half_index * X_LINES + line * STRIDE) * TILE_C + own_c()) * X_ROW;
     vec4 window[KERNEL_R * THREAD_C * REACH]; // [row][input channel][vector]
     [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * KEPT; ++i) {
         uint row = i / KEPT / THREAD_C * X_APART * TILE_C + i / KEPT % THREAD_C * C_APART;
@@ -271,6 +271,7 @@ void multiply_line(uint half_index, uint line, uint columns_left) {
     }
 }
 
+// Drivers unroll its loop, shaderc does not.
 void multiply_block(uint half_index, uint lines_left, uint columns_left) {
     [[unroll]] for (uint line = 0; line < LINES; ++line) {
         if (LINES == 1 || WHOLE_BLOCKS || line < lines_left) {

@@ -80,13 +80,13 @@ const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often
 #define OUTPUT_BASE pc.output_base
 #define INPUT_AT(i) input_tensor.values[i]
 #define OUTPUT_AT(i) output_tensor.values[i]
-#define INPUT(i) input_tensor.values[pc.input_base + (i)]
+#define INPUT(i) INPUT_AT(pc.input_base + (i))
 #define INPUT_VECTOR(i) input_vectors.values[pc.input_base / 4 + (i)]
 #define INPUT_HAS_VECTORS (pc.input_base % 4 == 0)
 #define WEIGHT(i) weight_tensor.values[pc.weight_base + (i)]
 #define WEIGHT_VECTOR(i) weight_vectors.values[pc.weight_base / 4 + (i)]
 #define BIAS(i) bias_tensor.values[pc.bias_base + (i)]
-#define OUTPUT(i) output_tensor.values[pc.output_base + (i)]
+#define OUTPUT(i) OUTPUT_AT(pc.output_base + (i))
 #define OUTPUT_VECTOR(i) output_vectors.values[pc.output_base / 4 + (i)]
 #define OUTPUT_HAS_VECTORS (pc.output_base % 4 == 0)
 #ifdef INPUT_ACCESS

@@ -287,6 +287,7 @@ mod tests {
             assert!(tile.thread_m.is_multiple_of(4), "{tile:?}");
             assert!(tile.thread_n.is_multiple_of(4) || tile.lanes_n == tile.threads, "{tile:?}");
             assert!(tile.subgroup == 0 || tile.thread_n == 4, "{tile:?}");
+            assert!(!tile.has_64_results() || u64::from(tile.threads) <= THREADS_OF_64_RESULTS, "{tile:?}");
             let fewest = if tile.subgroup > 0 { tile.subgroup } else { 64 };
             assert!(tile.threads >= fewest && tile.threads.is_multiple_of(fewest), "{tile:?}");
             assert!(tile.threads.is_multiple_of(tile.lanes_n), "{tile:?}");
