@@ -12,8 +12,9 @@
 #define OUTPUT_VECTORS readonly
 #include "lib/problem.glsl"
 
-#define SOURCE(i) INPUT(i)
-#define SOURCE_VECTOR(i) INPUT_VECTOR(i)
+#define SOURCE_PLACE(i) INPUT_PLACE(i)
+#define SOURCE_FROM(place, i) INPUT_FROM(place, i)
+#define SOURCE_VECTOR_FROM(place, i) INPUT_VECTOR_FROM(place, i)
 #define SOURCE_HEIGHT pc.H
 #define SOURCE_WIDTH pc.W
 #define RESULT_HEIGHT pc.P
@@ -92,9 +93,12 @@ void main() {
         [[unroll]] for (int i = 0; i < ROWS; ++i) {
             sums[TAPS] += (gradients[i][0] + gradients[i][1]) + (gradients[i][2] + gradients[i][3]);
         }
+        int line = FIRST_LINE(strip.row);
+        Place place = window_place(strip.plane * pc.C + c, line, strip.column);
         [[unroll]] for (int j = 0; j < LINES; ++j) {
             float window[WINDOW];
-            read_window(strip.plane * pc.C + c, FIRST_LINE(strip.row) + j, strip.column, window);
+            read_window(place, line + j, strip.column, window);
+            place = moved(place, int(SOURCE_WIDTH));
             [[unroll]] for (int i = 0; i < ROWS; ++i) {
                 [[unroll]] for (int s = 0; s < KERNEL_S; ++s) {
                     [[unroll]] for (int column = 0; column < COLUMNS; ++column) {

@@ -63,6 +63,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Whether kernels that read and write much are faster through addresses than through bindings: a GPU adds constant
+    /// distances to an address for nothing, and compares each access through a binding with its range.
+    pub fn prefers_addresses(&self) -> bool {
+        !self.software && self.buffer_addresses
+    }
+
     /// The same device, offering no more than what every device must.
     pub fn minimum(&self) -> Limits {
         Limits {

@@ -39,6 +39,13 @@ layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats {
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer Vectors {
     Vector values[];
 };
+// Of a tensor that a kernel only reads: its loads need not wait for stores.
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly restrict buffer ConstantFloats {
+    float values[];
+};
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer ConstantVectors {
+    Vector values[];
+};
 #endif
 
 layout(push_constant) uniform Push {
@@ -110,6 +117,34 @@ layout(binding = 3, std430) OUTPUT_ACCESS restrict buffer Output { float values[
 #ifdef OUTPUT_VECTORS
 layout(binding = 3, std430) OUTPUT_VECTORS restrict buffer OutputVectors { Vector values[]; } output_vectors;
 #endif
+#endif
+
+// A Place is where an element of a tensor lies; others are reached from it. Through addresses, a constant distance costs
+// nothing: it is part of the instruction.
+#ifdef BUFFER_ADDRESSES
+#define Place uvec2
+Place moved(Place place, int elements) {
+    uint carry;
+    uint low = uaddCarry(place.x, uint(elements) << 2, carry);
+    return Place(low, place.y + uint(elements >> 30) + carry);
+}
+#define INPUT_PLACE(i) moved(Place(pc.input_at), i)
+#define INPUT_FROM(place, i) ConstantFloats(place).values[i]
+#define INPUT_VECTOR_FROM(place, i) ConstantVectors(place).values[i] // the i-th from the place's own
+#define OUTPUT_PLACE(i) moved(Place(pc.output_at), i)
+#define OUTPUT_FROM(place, i) ConstantFloats(place).values[i]
+#define OUTPUT_VECTOR_FROM(place, i) ConstantVectors(place).values[i]
+#else
+#define Place int
+Place moved(Place place, int elements) {
+    return place + elements;
+}
+#define INPUT_PLACE(i) (int(pc.input_base) + (i))
+#define INPUT_FROM(place, i) input_tensor.values[(place) + (i)]
+#define INPUT_VECTOR_FROM(place, i) input_vectors.values[(place >> 2) + (i)]
+#define OUTPUT_PLACE(i) (int(pc.output_base) + (i))
+#define OUTPUT_FROM(place, i) output_tensor.values[(place) + (i)]
+#define OUTPUT_VECTOR_FROM(place, i) output_vectors.values[(place >> 2) + (i)]
 #endif
 
 // Which tile this workgroup computes: dispatches are folded into x and y, because one axis may hold no more

@@ -40,6 +40,11 @@ const int WINDOW = COLUMNS + KERNEL_S - 1;
 const int WINDOW = 4 + SPAN + 4;
 #endif
 #define FIRST_LINE(row) (((row) + int(pc.padding_h) - ROW_PHASE) / STRIDE)
+#if STRIDE == 1
+#define LAST_LINE(i) (KERNEL_R - 1 + (i))
+#else
+#define LAST_LINE(i) (LINES - 1)
+#endif
 #define SOURCE_VECTORS VECTORS_OUTPUT
 #define RESULT_VECTORS VECTORS_INPUT
 #else
@@ -52,6 +57,7 @@ const int LINES = (ROWS - 1) * STRIDE + KERNEL_R;
 #define WINDOW_COLUMN(column, s) ((column) * STRIDE + (s))
 const int WINDOW = (COLUMNS - 1) * STRIDE + KERNEL_S;
 #define FIRST_LINE(row) ((row) * STRIDE - int(pc.padding_h))
+#define LAST_LINE(i) ((i) * STRIDE + KERNEL_R - 1)
 #define SOURCE_VECTORS VECTORS_INPUT
 #define RESULT_VECTORS VECTORS_OUTPUT
 #endif
@@ -79,44 +85,46 @@ Strip strip_at(uint index) {
     return Strip(line / down, int(line % down * ROWS), int(index % across * COLUMNS));
 }
 
-// One element of the source's row, or zero outside of it.
-float read_one(uint row_at, int column, bool inside) {
-    float read = 0;
-    if (inside && uint(column) < SOURCE_WIDTH) {
-        read = SOURCE(row_at + column);
-    }
-    return read;
+// The column of the source where a strip's window begins: 4 before the strip's own SPAN columns.
+int window_column(int column) {
+    return column / COLUMNS * SPAN - 4;
 }
 
-vec4 read_four(uint row_at, int column, bool inside) {
-    if ((VECTORS & SOURCE_VECTORS) == 0) {
-        return vec4(
-            read_one(row_at, column, inside),
-            read_one(row_at, column + 1, inside),
-            read_one(row_at, column + 2, inside),
-            read_one(row_at, column + 3, inside)
-        );
-    }
+// Where the window of a line lies, of the strip that begins at that column of the result; line and column may lie outside.
+Place window_place(uint plane, int line, int column) {
+    return SOURCE_PLACE((int(plane * SOURCE_HEIGHT) + line) * int(SOURCE_WIDTH) + window_column(column));
+}
+
+// A vector of a window, and zeros outside of the source. The window lies there; the vector is its i-th and begins at that
+// column of the source.
+vec4 read_four(Place window, int i, int column, bool inside) {
     vec4 read = vec4(0);
-    if (inside && uint(column) < SOURCE_WIDTH) {
-        read = SOURCE_VECTOR((row_at + column) / 4);
+    if ((VECTORS & SOURCE_VECTORS) != 0) {
+        if (inside && uint(column) < SOURCE_WIDTH) {
+            read = SOURCE_VECTOR_FROM(window, i);
+        }
+        return read;
+    }
+    [[unroll]] for (int next = 0; next < 4; ++next) {
+        if (inside && uint(column + next) < SOURCE_WIDTH) {
+            read[next] = SOURCE_FROM(window, 4 * i + next);
+        }
     }
     return read;
 }
 
 // A line's window for the strip that begins at that column of the result; zeros outside of the source. Columns before the
 // first that any result reads are left out, so that the padding, a specialization constant, is in no other index.
-void read_window(uint plane, int line, int column, out float window[WINDOW]) {
-    int first = column / COLUMNS * SPAN - 4;
-    uint row_at = (plane * SOURCE_HEIGHT + line) * SOURCE_WIDTH;
+void read_window(Place place, int line, int column, out float window[WINDOW]) {
+    int first = window_column(column);
     bool inside = uint(line) < SOURCE_HEIGHT;
     float values[4 + SPAN + 4];
-    [[unroll]] for (int i = 0; i < 4 + SPAN + 4; i += 4) {
-        vec4 read = read_four(row_at, first + i, inside);
-        values[i] = read.x;
-        values[i + 1] = read.y;
-        values[i + 2] = read.z;
-        values[i + 3] = read.w;
+    [[unroll]] for (int i = 0; i < 2 + SPAN / 4; ++i) {
+        vec4 read = read_four(place, i, first + 4 * i, inside);
+        values[4 * i] = read.x;
+        values[4 * i + 1] = read.y;
+        values[4 * i + 2] = read.z;
+        values[4 * i + 3] = read.w;
     }
     [[unroll]] for (int i = 0; i < WINDOW; ++i) {
         window[i] = values[FIRST_COLUMN + i];

@@ -18,6 +18,14 @@ const uint PITCH = THREADS + 1; // spreads the parts of neighbouring results ove
 
 shared float parts[SHARED];
 
+// A thread that has a strip for itself, of a single source channel, stores each row as soon as it is summed.
+const bool BY_VECTORS = (VECTORS & RESULT_VECTORS) != 0;
+const bool AT_ONCE = !SEVERAL_SOURCES && PARTS == 1 && BY_VECTORS;
+
+vec4 four_of(float row[COLUMNS], int column) {
+    return vec4(row[column], row[column + 1], row[column + 2], row[column + 3]);
+}
+
 // Where a thread's weights for source channel 0 of its group lie, and how far apart those of neighbouring taps and
 // channels.
 struct Weights {
@@ -37,21 +45,28 @@ Weights weights_of(uint group, uint channel, uint sources) {
 #endif
 }
 
-// Four neighbouring results of the strip's row i, from that column of it.
-void store_four(Strip strip, uint channel, int i, int column, vec4 four) {
+// Four neighbouring results of the strip's row i, from that column of it, as a vector.
+void store_vector(Strip strip, int i, int column, vec4 four) {
+    uint at = (strip.plane * RESULT_HEIGHT + strip.row + i) * RESULT_WIDTH + strip.column + column;
+    bool inside = strip.row + i < RESULT_HEIGHT && strip.column + column < RESULT_WIDTH;
+    if (inside) {
+        store_sum_vector(at / 4, four);
+    }
+}
+
+// The same, element by element where rows are no whole vectors.
+void store_four(Strip strip, int i, int column, vec4 four) {
+    if (BY_VECTORS) {
+        store_vector(strip, i, column, four);
+        return;
+    }
     uint at = (strip.plane * RESULT_HEIGHT + strip.row + i) * RESULT_WIDTH + strip.column + column;
     if (strip.row + i >= RESULT_HEIGHT) {
         return;
     }
-    if ((VECTORS & RESULT_VECTORS) != 0) {
-        if (strip.column + column < RESULT_WIDTH) {
-            store_result_vector(at / 4, channel, four);
-        }
-        return;
-    }
     [[unroll]] for (int next = 0; next < 4; ++next) {
         if (strip.column + column + next < RESULT_WIDTH) {
-            store_result(at + next, channel, four[next]);
+            store_sum(at + next, four[next]);
         }
     }
 }
@@ -72,6 +87,8 @@ void main() {
     }
     uint source_plane = strip.plane / RESULT_CHANNELS * SOURCE_CHANNELS + group * sources;
     Weights weights = weights_of(group, channel, sources);
+    float bias = exists ? bias_of(channel) : 0;
+    int first_line = FIRST_LINE(strip.row);
     float totals[ROWS][COLUMNS];
     [[unroll]] for (int i = 0; i < ROWS; ++i) {
         [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
@@ -90,9 +107,11 @@ void main() {
             [[unroll]] for (int tap = 0; tap < TAPS; ++tap) {
                 weight[tap] = WEIGHT(weights.first + source * weights.source_step + tap * weights.tap_step);
             }
+            Place place = window_place(source_plane + source, first_line, strip.column);
             [[unroll]] for (int j = 0; j < LINES; ++j) {
                 float window[WINDOW];
-                read_window(source_plane + source, FIRST_LINE(strip.row) + j, strip.column, window);
+                read_window(place, first_line + j, strip.column, window);
+                place = moved(place, int(SOURCE_WIDTH));
                 [[unroll]] for (int i = 0; i < ROWS; ++i) {
                     [[unroll]] for (int s = 0; s < KERNEL_S; ++s) {
                         [[unroll]] for (int column = 0; column < COLUMNS; ++column) {
@@ -100,6 +119,14 @@ void main() {
                                 int tap = KERNEL_ROW(i, j) * KERNEL_S + s;
                                 sums[i][column] = fma(weight[tap], window[WINDOW_COLUMN(column, s)], sums[i][column]);
                             }
+                        }
+                    }
+                }
+                // While later rows are summed, what is done is under way.
+                [[unroll]] for (int i = 0; i < ROWS; ++i) {
+                    [[unroll]] for (int column = 0; column < COLUMNS; column += 4) {
+                        if (AT_ONCE && j == LAST_LINE(i)) {
+                            store_vector(strip, i, column, four_of(sums[i], column) + bias);
                         }
                     }
                 }
@@ -111,13 +138,14 @@ void main() {
             }
         }
     }
-    if (PARTS == 1) {
+    if (PARTS == 1 && !AT_ONCE) {
         [[unroll]] for (int i = 0; i < ROWS; ++i) {
             [[unroll]] for (int column = 0; column < COLUMNS; column += 4) {
-                vec4 four = vec4(totals[i][column], totals[i][column + 1], totals[i][column + 2], totals[i][column + 3]);
-                store_four(strip, channel, i, column, four);
+                store_four(strip, i, column, four_of(totals[i], column) + bias);
             }
         }
+    }
+    if (PARTS == 1) {
         return;
     }
     [[unroll]] for (int i = 0; i < ROWS; ++i) {
@@ -132,6 +160,6 @@ void main() {
             uint first = at * PITCH + of;
             four += vec4(parts[first], parts[first + PITCH], parts[first + 2 * PITCH], parts[first + 3 * PITCH]);
         }
-        store_four(strip, channel, int(at / COLUMNS), int(at % COLUMNS), four);
+        store_four(strip, int(at / COLUMNS), int(at % COLUMNS), four + bias);
     }
 }

@@ -103,7 +103,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         step: 1,
         most_units: limits.loop_iterations / rounds,
         seconds: best.operations(&problem) / (efficiency * limits.flops),
-        prefers_addresses: !limits.software,
+        prefers_addresses: limits.prefers_addresses(),
         packs_channels: false,
         problem,
     })

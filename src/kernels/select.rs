@@ -57,8 +57,10 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
     let raw = whole(Role::Weight, problem.weight_elements());
     let strips = strips::choice(problem, limits);
     if depthwise::applies(problem) {
-        let by_strips = strips.map_or(Ok(false), |choice| strips::plan(problem, limits, &choice, raw, plan))?;
-        return if by_strips { Ok(()) } else { depthwise::plan(problem, limits, plan) };
+        return match strips {
+            Some(strips) => strips::plan(problem, limits, &strips, raw, plan),
+            None => depthwise::plan(problem, limits, plan),
+        };
     }
     let bytes = pack::packed_bytes(problem);
     let weight = if prepacked { Operand { role: Role::Packed, offset: 0, bytes } } else { raw };
@@ -69,10 +71,8 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
         Some(name) if implicit_gemm::NAMES.contains(&name) => false,
         _ => strips.seconds < dense,
     });
-    if let Some(strips) = strips
-        && strips::plan(problem, limits, &strips, weight, plan)?
-    {
-        return Ok(());
+    if let Some(strips) = strips {
+        return strips::plan(problem, limits, &strips, weight, plan);
     }
     let choice = choice?;
     let weight = if prepacked || choice.reads_raw(problem, limits) {

@@ -105,7 +105,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<b
             4 * weights.max(biases)
         ))
     })?;
-    let addresses = addresses || reduction.prefers_addresses && limits.buffer_addresses;
+    let addresses = addresses || reduction.prefers_addresses;
     if addresses && !reduction.kernel.takes_addresses() {
         return Ok(false);
     }

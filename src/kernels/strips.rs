@@ -81,19 +81,15 @@ fn seconds(problem: &Problem, window: &Window, parts: u64, limits: &Limits) -> f
     busiest_unit(workgroup, workgroups, THREADS.into(), limits) / limits.flops
 }
 
-/// Appends a forward pass or an input gradient; says whether it could. The weight is raw, or packed in [`super::pack`]'s
-/// order, as its role says.
+/// Appends a forward pass or an input gradient. The weight is raw, or packed in [`super::pack`]'s order, as its role says.
 ///
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
-pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand, plan: &mut Plan) -> Result<bool> {
+pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand, plan: &mut Plan) -> Result<()> {
     let Choice { window, parts, seconds } = choice;
     let kernel = if problem.pass == Pass::Forward { &STRIPS_FORWARD } else { &STRIPS_BACKWARD_INPUT };
     let reach = Reach::new(problem, limits, &[("the weight", weight.bytes / 4)])?;
-    if reach.addresses {
-        return Ok(false);
-    }
-    let module = kernel.tiled(window.index, false);
+    let module = kernel.tiled(window.index, reach.addresses || limits.prefers_addresses());
     for images in reach.slices(problem) {
         let dispatch = Dispatch {
             module,
@@ -107,7 +103,7 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand
         let walk = Walk { tiles: 1, units: strips, image_units: window.strips(problem) };
         plan.push_walking(dispatch, images.count, share * seconds, walk)?;
     }
-    Ok(true)
+    Ok(())
 }
 
 impl Window {

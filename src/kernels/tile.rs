@@ -176,7 +176,7 @@ impl Tile {
 
     /// Whether a kernel is faster through addresses than through bindings, by 2 to 4 %.
     pub fn prefers_addresses(&self, limits: &Limits) -> bool {
-        self.has_64_results() && !limits.software && limits.buffer_addresses
+        self.has_64_results() && limits.prefers_addresses()
     }
 }
 

@@ -8,6 +8,7 @@ use super::queues::{Lane, Point};
 use crate::error::{Error, Result, Status};
 use crate::plan::Dispatch;
 use ash::vk;
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,10 @@ pub struct Recorder {
     recording: Option<Recording>,
     dispatches: u64,
     sets_used: u32,
+    /// Whether there may be work on the queue since the last barrier, of this recording or of earlier ones.
+    unordered: Cell<bool>,
+    /// Whether the host may read what is written.
+    host_reads: Cell<bool>,
     state: State,
 }
 
@@ -113,13 +118,16 @@ impl Recording {
 impl Recorder {
     /// Begins a recording of kernels. What earlier ones wrote is visible to it.
     pub fn new(device: &Arc<Device>) -> Result<Recorder> {
-        let recorder = Recorder::on(device, Lane::Compute)?;
-        recorder.barrier();
-        Ok(recorder)
+        Recorder::begin_on(device, Lane::Compute, true)
     }
 
     /// Begins a recording for a lane, which only what its submission waits for need precede.
     pub fn on(device: &Arc<Device>, lane: Lane) -> Result<Recorder> {
+        // Where all lanes are one queue, waits for submissions are barriers.
+        Recorder::begin_on(device, lane, !device.overlaps())
+    }
+
+    fn begin_on(device: &Arc<Device>, lane: Lane, after_all: bool) -> Result<Recorder> {
         device.check()?;
         let reused = device.recordings(lane).pop();
         let recording = match reused {
@@ -132,13 +140,15 @@ impl Recorder {
             recording: Some(recording),
             dispatches: 0,
             sets_used: 0,
+            unordered: Cell::new(true),
+            host_reads: Cell::new(false),
             state: State::Recording,
         };
         recorder.begin().map_err(|result| device.note(failure("beginning a command buffer", result)))?;
-        if !device.overlaps() {
-            // All lanes are one queue then, and waits for submissions are barriers.
+        if after_all {
             recorder.barrier();
         }
+        recorder.write_timestamp(0);
         Ok(recorder)
     }
 
@@ -158,15 +168,26 @@ impl Recorder {
             raw.begin_command_buffer(recording.commands, &begin)?;
             if recording.timestamps != vk::QueryPool::null() {
                 raw.cmd_reset_query_pool(recording.commands, recording.timestamps, 0, 2);
-                raw.cmd_write_timestamp(
-                    recording.commands,
-                    vk::PipelineStageFlags::TOP_OF_PIPE,
-                    recording.timestamps,
-                    0,
-                );
             }
         }
         Ok(())
+    }
+
+    /// When everything before it is done, other submissions included: the time between two is that of what stands
+    /// between them alone.
+    fn write_timestamp(&self, index: u32) {
+        let Recording { commands, timestamps, .. } = *self.recording();
+        if timestamps != vk::QueryPool::null() {
+            // SAFETY: the command buffer is being recorded, and has reset the queries.
+            unsafe {
+                self.device.raw().cmd_write_timestamp(
+                    commands,
+                    vk::PipelineStageFlags::ALL_COMMANDS,
+                    timestamps,
+                    index,
+                );
+            }
+        }
     }
 
     fn recording(&self) -> &Recording {
@@ -191,8 +212,11 @@ impl Recorder {
         }
     }
 
-    /// Orders everything recorded so far before everything after it.
+    /// Orders everything recorded so far, on this lane, before everything after it.
     pub fn barrier(&self) {
+        if !self.unordered.replace(false) {
+            return;
+        }
         let work = self.stages();
         let (mut written, mut used) =
             (vk::AccessFlags::TRANSFER_WRITE, vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE);
@@ -221,13 +245,22 @@ impl Recorder {
         if from.bytes == 0 {
             return;
         }
+        self.note_write(to.block);
         let region = [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.bytes }];
         // SAFETY: both blocks are alive until the submission is waited for, and the range lies within them.
         unsafe { self.device.raw().cmd_copy_buffer(self.commands(), from.block.buffer(), to.block.buffer(), &region) };
     }
 
+    fn note_write(&self, block: &Block) {
+        self.unordered.set(true);
+        if block.is_mapped() {
+            self.host_reads.set(true);
+        }
+    }
+
     /// Fills whole words of a block with zeros.
     pub fn zero(&self, block: &Block) {
+        self.note_write(block);
         // SAFETY: as in `copy`; the whole buffer is filled.
         unsafe {
             self.device.raw().cmd_fill_buffer(self.commands(), block.buffer(), 0, vk::WHOLE_SIZE, 0);
@@ -285,6 +318,7 @@ impl Recorder {
         }
         const TENSORS_AT: usize = 96;
         for (at, operand) in bound.iter().enumerate() {
+            self.note_write(operand.block);
             if addressed {
                 let address = operand.block.address() + operand.offset;
                 push[TENSORS_AT + 8 * at..TENSORS_AT + 8 * at + 8].copy_from_slice(&address.to_ne_bytes());
@@ -394,39 +428,41 @@ impl Recorder {
 
     /// As [`Recorder::submit`], to begin once the submissions `after` are done.
     pub fn submit_after(&mut self, after: &[Point]) -> Result<Point> {
-        let recording = self.recording();
-        let everything = vk::PipelineStageFlags::ALL_COMMANDS;
+        if self.host_reads.get() {
+            self.barrier_to_host();
+        }
+        self.write_timestamp(1);
+        let Recording { commands, fence, .. } = *self.recording();
+        // SAFETY: the command buffer is being recorded, and ends here.
+        let ended = unsafe { self.device.raw().end_command_buffer(commands) };
+        ended.map_err(|result| self.device.note(failure("ending a command buffer", result)))?;
+        let point = self.device.submit(self.lane, commands, fence, after)?;
+        self.state = State::Submitted(point);
+        // Now that the device is at work, so that the caller waits less for it.
+        self.device.save_pipelines();
+        Ok(point)
+    }
+
+    /// Lets the host read what was written. To the device's own later work a submission's end says enough.
+    fn barrier_to_host(&self) {
         let mut written = vk::AccessFlags::TRANSFER_WRITE;
         if self.lane == Lane::Compute {
             written |= vk::AccessFlags::SHADER_WRITE;
         }
         let to_host =
             [vk::MemoryBarrier::default().src_access_mask(written).dst_access_mask(vk::AccessFlags::HOST_READ)];
-        // SAFETY: the command buffer is being recorded, and ends here.
-        let ended = unsafe {
-            // What an upload writes, no host reads.
-            if self.lane != Lane::Upload {
-                self.device.raw().cmd_pipeline_barrier(
-                    recording.commands,
-                    self.stages(),
-                    vk::PipelineStageFlags::HOST,
-                    vk::DependencyFlags::empty(),
-                    &to_host,
-                    &[],
-                    &[],
-                );
-            }
-            if recording.timestamps != vk::QueryPool::null() {
-                self.device.raw().cmd_write_timestamp(recording.commands, everything, recording.timestamps, 1);
-            }
-            self.device.raw().end_command_buffer(recording.commands)
-        };
-        ended.map_err(|result| self.device.note(failure("ending a command buffer", result)))?;
-        let point = self.device.submit(self.lane, recording.commands, recording.fence, after)?;
-        self.state = State::Submitted(point);
-        // Now that the device is at work, so that the caller waits less for it.
-        self.device.save_pipelines();
-        Ok(point)
+        // SAFETY: the command buffer is being recorded.
+        unsafe {
+            self.device.raw().cmd_pipeline_barrier(
+                self.commands(),
+                self.stages(),
+                vk::PipelineStageFlags::HOST,
+                vk::DependencyFlags::empty(),
+                &to_host,
+                &[],
+                &[],
+            );
+        }
     }
 
     /// Waits until the submission is done.
