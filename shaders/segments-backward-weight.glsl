@@ -74,7 +74,7 @@ const uint X_ITEMS = X_COLUMNS;
 #endif
 const uint X_LANES = LANES_FOR(X_ITEMS);
 const uint X_STEP = THREADS / X_LANES;
-const uint X_LOADS = (TILE_C + X_STEP - 1) / X_STEP;
+const uint X_LOADS = TILE_C / X_STEP;
 
 DY_ITEM dy_next[DY_TIMES * DY_LOADS];
 X_ITEM x_next[X_LINES * X_LOADS];
@@ -190,8 +190,7 @@ void fetch() {
     uint x_at = (x_channel * pc.H + first_row) * pc.W + x_column;
     [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
         uint row = i / X_LOADS * (LINES > 1 ? 1 : pc.dilation_h);
-        bool whole = WHOLE_C && TILE_C % X_STEP == 0;
-        uint on = channels_on(whole, x_first(), i % X_LOADS, X_STEP, c_count - 1 - first_c, pc.H * pc.W);
+        uint on = channels_on(WHOLE_C, x_first(), i % X_LOADS, X_STEP, c_count - 1 - first_c, pc.H * pc.W);
         x_next[i] = read_x(x_at + row * pc.W + on, x_column, x_loads() && first_row + row < pc.H);
     }
     ++next_segment;
@@ -221,13 +220,11 @@ void place(uint half_index) {
         uint at = (half_index * X_LINES * TILE_C + x_first()) * X_ROW;
         [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
             uint row_at = at + (i / X_LOADS * TILE_C + i % X_LOADS * X_STEP) * X_ROW;
-            if (TILE_C % X_STEP == 0 || x_first() + i % X_LOADS * X_STEP < TILE_C) {
 #ifdef X_BY_VECTORS
-                x_tile[row_at + x_lane()] = x_next[i];
+            x_tile[row_at + x_lane()] = x_next[i];
 #else
-                x_tile[row_at + x_lane() / 4][x_lane() % 4] = x_next[i];
+            x_tile[row_at + x_lane() / 4][x_lane() % 4] = x_next[i];
 #endif
-            }
         }
     }
 }

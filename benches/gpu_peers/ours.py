@@ -132,7 +132,7 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
         layer = nn.Conv2d(
             shape.c, shape.k, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.groups, device=untimed
         )
-        layer.eval()
+        layer.eval().to(untimed)  # its parameters lie on the device, as PyTorch's do
         run = partial(layer, operands.x)
         operations[LAYER] = Operation(run, run, by_clock(run))
         return operations

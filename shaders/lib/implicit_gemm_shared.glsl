@@ -8,9 +8,8 @@
 layout(constant_id = 1) const uint LISTED_STEPS = 1;
 layout(constant_id = 3) const bool PACKED = true; // the weight comes as pack-weights.glsl has it, not raw
 
-const uint A_VECTORS = BLOCK * TILE_M / 4;
-const uint A_LOADS = (A_VECTORS + THREADS - 1) / THREADS; // a small A has less than one for each thread
-const uint A_STEP = THREADS / (TILE_M / 4);               // rows from a load to the next
+const uint A_LOADS = BLOCK * TILE_M / 4 / THREADS;
+const uint A_STEP = THREADS / (TILE_M / 4); // rows from a load to the next
 const uint B_LOADS = BLOCK * TILE_N / THREADS;
 const uint PIXELS = TILE_N < THREADS ? 1 : TILE_N / THREADS; // this thread's columns
 const uint B_STEP = TILE_N < THREADS ? THREADS / TILE_N : 1;
@@ -165,10 +164,8 @@ bool takes_block() { return !JOINT_PHASES || reads_placed; }
 void place(uint first_row) {
     reads_placed = reads_fetched;
     [[unroll]] for (uint i = 0; i < A_LOADS; ++i) {
-        uint row = a_row() + i * A_STEP;
-        if (A_VECTORS % THREADS == 0 || row < BLOCK) {
-            a_tile[(first_row + row) * A_ROW + a_column()] = WHOLE_TAPS || a_exists[i] ? a_next[i] : vec4(0);
-        }
+        uint row = first_row + a_row() + i * A_STEP;
+        a_tile[row * A_ROW + a_column()] = WHOLE_TAPS || a_exists[i] ? a_next[i] : vec4(0);
     }
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
         uint n = b_column(i % PIXELS);

@@ -126,10 +126,16 @@ mod tests {
     #[test]
     fn sizes_keep_what_the_kernel_relies_on() {
         for sizes in SEGMENT_SIZES {
-            let [.., columns, lines, threads, tile_k, tile_c, thread_k, thread_c] = sizes;
+            let [_, s, stride, dilation, columns, lines, threads, tile_k, tile_c, thread_k, thread_c] = sizes;
             assert!(columns * lines <= 64, "a chain has at most 64 products");
             assert_eq!(threads, tile_k / thread_k * (tile_c / thread_c), "every thread has channels");
             assert!((tile_k / thread_k).is_multiple_of(8) && threads >= tile_k, "threads lie in patches of 8 x 4");
+            let loaded_at_once = |items: u32| threads / items.next_power_of_two().max(4);
+            let quads = columns.div_ceil(4);
+            let of_dy = if columns.is_multiple_of(4) { quads } else { lines * columns };
+            let of_x = if s == 1 && stride == 1 { quads } else { (columns - 1) * stride + (s - 1) * dilation + 1 };
+            assert!(tile_k.is_multiple_of(loaded_at_once(of_dy)), "threads share dy's channels evenly");
+            assert!(tile_c.is_multiple_of(loaded_at_once(of_x)), "and x's");
         }
     }
 }

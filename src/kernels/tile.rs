@@ -294,6 +294,8 @@ mod tests {
             let patches = tile.lanes_n.is_multiple_of(8) && (tile.threads / tile.lanes_n).is_multiple_of(4);
             assert!(patches || tile.lanes_n == tile.threads, "{tile:?}");
             assert!((u64::from(tile.block) * tile.n()).is_multiple_of(u64::from(tile.threads)), "{tile:?}");
+            let vectors_of_a = u64::from(tile.block) * tile.m() / 4;
+            assert!(vectors_of_a.is_multiple_of(tile.threads.into()) || tile.own_columns(), "{tile:?}");
             assert!(tile.threads.is_multiple_of(tile.block) && 64u32.is_multiple_of(tile.block), "{tile:?}");
             assert!(
                 tile.m() <= u64::from(tile.threads) || tile.m().is_multiple_of(u64::from(tile.threads)),
