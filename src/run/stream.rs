@@ -5,7 +5,7 @@
 //! threads fill and empty, unless the array itself lies in memory that the device reaches.
 
 use super::places::{Host, Place, Places};
-use super::vulkan::{Moved, Pass, record};
+use super::vulkan::{Moved, Pass, operands, record};
 use crate::error::Result;
 use crate::schedule::{Progress, Streamed, arrivals};
 use crate::vulkan::{Block, Bound, Device, Home, HostArray, Lane, Point, Recorder};
@@ -165,10 +165,11 @@ impl Compute {
                     None if self.latest.is_none() => Recorder::new(&self.device)?,
                     None => Recorder::on(&self.device, Lane::Compute)?,
                 };
+                let operands = operands(pass, part.dispatch, places, *workspace)?;
                 if part.waits {
-                    current.barrier();
+                    current.barrier_for(&operands);
                 }
-                record(&mut current, pass, part.dispatch, part.tiles, places, *workspace)?;
+                record(&mut current, pass, part.dispatch, part.tiles, &operands)?;
                 recorder = Some(current);
             }
         }

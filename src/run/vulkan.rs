@@ -182,9 +182,9 @@ impl Flight {
                     self.next()?;
                 }
                 for at in slice.clone() {
-                    self.recorder.barrier();
-                    let tiles = plan.dispatches[at].tiles.clone();
-                    record(&mut self.recorder, pass, at, tiles, places, *workspace)?;
+                    let operands = operands(pass, at, places, *workspace)?;
+                    self.recorder.barrier_for(&operands);
+                    record(&mut self.recorder, pass, at, plan.dispatches[at].tiles.clone(), &operands)?;
                 }
             }
         }
@@ -217,25 +217,34 @@ impl Flight {
     }
 }
 
+/// The memories of a pass's dispatch.
+pub fn operands<'a>(
+    pass: &Pass,
+    at: usize,
+    places: &'a Places<'_>,
+    workspace: Option<Bound<'a>>,
+) -> Result<[Option<Bound<'a>>; 4]> {
+    let mut operands = [None; 4];
+    for (bound, operand) in operands.iter_mut().zip(&pass.ready.plan.dispatches[at].operands) {
+        *bound = match operand {
+            Some(operand) => Some(places.bound(pass.kind, operand, workspace)?),
+            None => None,
+        };
+    }
+    Ok(operands)
+}
+
 /// Records some tiles of a pass's dispatch.
 pub fn record(
     recorder: &mut Recorder,
     pass: &Pass,
     at: usize,
     tiles: Range<u32>,
-    places: &Places<'_>,
-    workspace: Option<Bound<'_>>,
+    operands: &[Option<Bound<'_>>; 4],
 ) -> Result<()> {
     let dispatch = &pass.ready.plan.dispatches[at];
     let pipeline = pass.ready.pipelines(recorder.device())?[at];
-    let mut operands = [None; 4];
-    for (bound, operand) in operands.iter_mut().zip(&dispatch.operands) {
-        *bound = match operand {
-            Some(operand) => Some(places.bound(pass.kind, operand, workspace)?),
-            None => None,
-        };
-    }
-    recorder.dispatch_part(&pipeline, dispatch, tiles, &operands)
+    recorder.dispatch_part(&pipeline, dispatch, tiles, operands)
 }
 
 /// Brings a host tensor's values to the device: at once where the host sees the memory, else by a recorded copy, out of

@@ -8,7 +8,7 @@ use super::queues::{Lane, Point};
 use crate::error::{Error, Result, Status};
 use crate::plan::Dispatch;
 use ash::vk;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,12 @@ pub struct Bound<'a> {
     pub offset: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+impl Bound<'_> {
+    fn place(&self) -> (vk::Buffer, Range<u64>) {
+        (self.block.buffer(), self.offset..self.offset + self.bytes)
+    }
 }
 
 /// Vulkan's objects for one recording, reused by the next one.
@@ -42,11 +48,19 @@ pub struct Recorder {
     recording: Option<Recording>,
     dispatches: u64,
     sets_used: u32,
-    /// Whether there may be work on the queue since the last barrier, of this recording or of earlier ones.
-    unordered: Cell<bool>,
+    /// What may be under way on the queue, as nothing orders it yet.
+    unordered: RefCell<Unordered>,
     /// Whether the host may read what is written.
     host_reads: Cell<bool>,
     state: State,
+}
+
+/// Work since the last barrier.
+enum Unordered {
+    /// Of earlier recordings, too.
+    Anything,
+    /// Work of this recording, which touches these bytes of buffers.
+    Touching(Vec<(vk::Buffer, Range<u64>)>),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -140,7 +154,7 @@ impl Recorder {
             recording: Some(recording),
             dispatches: 0,
             sets_used: 0,
-            unordered: Cell::new(true),
+            unordered: RefCell::new(Unordered::Anything),
             host_reads: Cell::new(false),
             state: State::Recording,
         };
@@ -214,7 +228,8 @@ impl Recorder {
 
     /// Orders everything recorded so far, on this lane, before everything after it.
     pub fn barrier(&self) {
-        if !self.unordered.replace(false) {
+        let before = self.unordered.replace(Unordered::Touching(Vec::new()));
+        if matches!(before, Unordered::Touching(touched) if touched.is_empty()) {
             return;
         }
         let work = self.stages();
@@ -239,37 +254,55 @@ impl Recorder {
         }
     }
 
+    /// A barrier, unless work on these cannot meet what may be under way.
+    pub fn barrier_for(&self, operands: &[Option<Bound<'_>>; 4]) {
+        let meets = match &*self.unordered.borrow() {
+            Unordered::Anything => true,
+            Unordered::Touching(touched) => operands.iter().flatten().any(|operand| {
+                let (buffer, bytes) = operand.place();
+                touched.iter().any(|(other, range)| *other == buffer && range.start < bytes.end && bytes.start < range.end)
+            }),
+        };
+        if meets {
+            self.barrier();
+        }
+    }
+
+    fn note(&self, touched: Bound<'_>) {
+        if let Unordered::Touching(all) = &mut *self.unordered.borrow_mut() {
+            all.push(touched.place());
+        }
+        if touched.block.is_mapped() {
+            self.host_reads.set(true);
+        }
+    }
+
     /// Copies between blocks.
     pub fn copy(&self, from: Bound<'_>, to: Bound<'_>) {
         debug_assert!(from.bytes == to.bytes && from.offset + from.bytes <= from.block.bytes());
         if from.bytes == 0 {
             return;
         }
-        self.note_write(to.block);
+        self.note(from);
+        self.note(to);
         let region = [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.bytes }];
         // SAFETY: both blocks are alive until the submission is waited for, and the range lies within them.
         unsafe { self.device.raw().cmd_copy_buffer(self.commands(), from.block.buffer(), to.block.buffer(), &region) };
     }
 
-    fn note_write(&self, block: &Block) {
-        self.unordered.set(true);
-        if block.is_mapped() {
-            self.host_reads.set(true);
-        }
-    }
-
     /// Fills whole words of a block with zeros.
     pub fn zero(&self, block: &Block) {
-        self.note_write(block);
+        self.note(block.whole());
         // SAFETY: as in `copy`; the whole buffer is filled.
         unsafe {
             self.device.raw().cmd_fill_buffer(self.commands(), block.buffer(), 0, vk::WHOLE_SIZE, 0);
         }
     }
 
-    /// Runs one dispatch of a plan; `operands` are the memories of bindings 0 to 3. Waits for what was recorded before.
+    /// Runs one dispatch of a plan; `operands` are the memories of bindings 0 to 3. Waits for what was recorded before and
+    /// touches them.
     pub fn dispatch(&mut self, dispatch: &Dispatch, operands: &[Option<Bound<'_>>; 4]) -> Result<()> {
-        self.barrier();
+        self.barrier_for(operands);
         let pipeline = self.device.pipeline(dispatch.module, &dispatch.specialization)?;
         self.dispatch_part(&pipeline, dispatch, dispatch.tiles.clone(), operands)
     }
@@ -318,7 +351,7 @@ impl Recorder {
         }
         const TENSORS_AT: usize = 96;
         for (at, operand) in bound.iter().enumerate() {
-            self.note_write(operand.block);
+            self.note(*operand);
             if addressed {
                 let address = operand.block.address() + operand.offset;
                 push[TENSORS_AT + 8 * at..TENSORS_AT + 8 * at + 8].copy_from_slice(&address.to_ne_bytes());
