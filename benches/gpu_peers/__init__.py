@@ -16,7 +16,9 @@ from typing import Any, Callable
 from common import Shape
 
 #: Clocks of a GPU that waited for a turn need this long to rise, in seconds.
-WARM_UP = 0.03
+WARM_UP = 0.1
+#: Calls that are queued up one behind the other, so that the device has no pause between them.
+QUEUED = 16
 
 #: Operations beside the passes. A copy of as many bytes as the input and the output have together; a layer from NumPy
 #: arrays to a new one; the call of a layer on device tensors and the wait for it; copies of the input to the device and

@@ -1,5 +1,5 @@
 """libgrilly, by its C functions on tensors in device memory. The weight comes raw with every call; its packing is part
-of the time, which is that between two timestamps of the device at the ends of a call's work."""
+of the time, which is that between two timestamps of the device at the ends of a call's work, with calls queued up."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import itertools
 import time
 from ctypes import byref, c_int64, pointer
 from functools import partial
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
-from gpu_peers import CALL, COPY, LAYER, Settings, by_clock, clocked, moved_bytes, repeated
+from gpu_peers import CALL, COPY, LAYER, QUEUED, Settings, by_clock, clocked, moved_bytes, repeated
 from worker import Operation, Prepare
 
 PRECISIONS = "FP32", "IEEE", "FAST"
-#: What calls it, and what gives its result.
-Function = tuple[Callable[[], None], Callable[[], np.ndarray]]
+#: What a ticket is waited for at most, in nanoseconds.
+FOREVER = 2**64 - 1
+
+
+class Function(NamedTuple):
+    """A C function whose arguments are made once, and which goes round in them."""
+
+    call: Callable[[], None]
+    #: Gives its result.
+    result: Callable[[], np.ndarray]
+    #: Calls it so often, waits for the last one and gives the device's seconds of each.
+    queue: Callable[[], list[float]]
 
 
 def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
@@ -61,9 +71,11 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
             inputs = {name: [grilly.tensor(array, owner) for _ in range(count)] for name, array in arrays.items()}
             return inputs | {name: [grilly.empty(size, owner) for _ in range(count)] for name, size in sizes.items()}
 
-        def function(handle: Handle, entry: Any, names: str, tensors: dict[str, list[grilly.Tensor]]) -> Function:
-            """A C function whose arguments are made once, as a call and as what gives its result, the last of the names."""
+        def function(handle: Handle, which: str, names: str, tensors: dict[str, list[grilly.Tensor]]) -> Function:
+            """A pass whose result is the last of the names."""
             *_, output = names.split()
+            entry = getattr(_abi.lib, f"grilly_conv2d_{which}")
+            submit = getattr(_abi.lib, f"grilly_conv2d_submit_{which}")
             every = []
             for at in range(count):
                 io = _abi.initialised(_abi.Conv2dIo)
@@ -81,13 +93,23 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
                 check(entry(handle.value, byref(every[0])))
                 return tensors[output][0].numpy()
 
-            return call, result
+            def queue() -> list[float]:
+                before = statistic("device_nanoseconds")
+                tickets = [_abi.Handle() for _ in range(QUEUED)]
+                for ticket in tickets:
+                    check(submit(handle.value, byref(next(turn)), byref(ticket)))
+                for ticket in tickets:
+                    check(_abi.lib.grilly_ticket_wait(ticket, FOREVER))
+                    check(_abi.lib.grilly_ticket_destroy(ticket))
+                return [1e-9 * (statistic("device_nanoseconds") - before) / QUEUED] * QUEUED
+
+            return Function(call, result, queue)
 
         tensors = tensors_of(compute)
 
-        def timed_pass(handle: Handle, entry: Any, names: str) -> Operation:
+        def timed_pass(handle: Handle, which: str, names: str) -> Operation:
             """A pass, timed by the device's clock, and what its first call takes."""
-            call, result = function(handle, entry, names, tensors)
+            call, result, queue = function(handle, which, names, tensors)
             compute.trim()
             held, began = statistic("bytes_held"), time.perf_counter()
             call()
@@ -96,16 +118,15 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
                 "tensor_bytes": sum(tensors[name][0].nbytes for name in names.split()),
                 "workspace_bytes": statistic("bytes_held") - held,
             }
-            return Operation(call, result, lambda seconds: repeated(lambda: timed(call), seconds), facts)
+            return Operation(call, result, by_clock(call) if settings.software else partial(repeated, queue), facts)
 
         operations: dict[str, Operation] = {}
-        forward, backward = _abi.lib.grilly_conv2d_forward, _abi.lib.grilly_conv2d_backward
         for precision in PRECISIONS:
             handle = created(shape, precision, compute)
             passes = {
-                FORWARD: timed_pass(handle, forward, "x weight bias y"),
-                INPUT_GRADIENT: timed_pass(handle, backward, "weight dy dx"),
-                WEIGHT_GRADIENT: timed_pass(handle, backward, "x dy dbias dweight"),
+                FORWARD: timed_pass(handle, "forward", "x weight bias y"),
+                INPUT_GRADIENT: timed_pass(handle, "backward", "weight dy dx"),
+                WEIGHT_GRADIENT: timed_pass(handle, "backward", "x dy dbias dweight"),
             }
             memory = _abi.initialised(_abi.Memory)
             check(_abi.lib.grilly_conv2d_memory(handle.value, (c_int64 * 4)(*shape.x), byref(memory)))
@@ -114,7 +135,7 @@ def open_peer(settings: Settings, threads: int) -> tuple[str, Prepare]:
                 facts["workspace_bytes"] = max(facts["workspace_bytes"], getattr(memory, f"{planned}_workspace"))
                 operations[f"{name}, {precision}"] = passes[name]
         whole = created(shape, PRECISIONS[0], untimed)
-        call, result = function(whole, forward, "x weight bias y", tensors_of(untimed))
+        call, result, _ = function(whole, "forward", "x weight bias y", tensors_of(untimed))
         operations[CALL] = Operation(call, result, by_clock(call))
 
         floats = moved_bytes(shape) // 8

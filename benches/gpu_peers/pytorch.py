@@ -11,11 +11,9 @@ from typing import Any, Callable, Iterable
 
 import numpy as np
 from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
-from gpu_peers import CALL, COPY, LAYER, LINK, ON_CPU, Settings, by_clock, moved_bytes, queued, repeated
+from gpu_peers import CALL, COPY, LAYER, LINK, ON_CPU, QUEUED, Settings, by_clock, moved_bytes, queued, repeated
 from worker import Operation, Prepare
 
-#: Calls between two waits.
-QUEUED = 16
 #: Cycles of the call that only waits: long enough to queue the others.
 HEAD_START = 4_000_000
 
