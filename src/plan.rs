@@ -110,7 +110,7 @@ pub struct Operand {
     pub role: Role,
     /// First byte; a multiple of 4.
     pub offset: u64,
-    /// Bytes that the kernel may touch.
+    /// Bytes that the kernel may touch: dispatches whose operands do not meet may run at once.
     pub bytes: u64,
 }
 

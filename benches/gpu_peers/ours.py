@@ -25,7 +25,7 @@ class Function(NamedTuple):
     call: Callable[[], None]
     #: Gives its result.
     result: Callable[[], np.ndarray]
-    #: Calls it so often, waits for the last one and gives the device's seconds of each.
+    #: Queues up calls, waits for them and gives the device's mean seconds of each.
     queue: Callable[[], list[float]]
 
 

@@ -8,7 +8,7 @@
 // readonly`.
 //
 // With BUFFER_ADDRESSES the tensors are 64-bit addresses in the push constants, so that one tensor may be
-// larger than maxStorageBufferRange.
+// larger than maxStorageBufferRange, and because GPUs compare every access through a binding with its range.
 
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_KHR_shader_subgroup_shuffle : require

@@ -18,7 +18,8 @@ const uint PITCH = THREADS + 1; // spreads the parts of neighbouring results ove
 
 shared float parts[SHARED];
 
-// A thread that has a strip for itself, of a single source channel, stores each row as soon as it is summed.
+// A thread that has a strip for itself, of a single source channel, stores each row when its last line is summed, or all
+// of them at the end of an input gradient with a stride.
 const bool BY_VECTORS = (VECTORS & RESULT_VECTORS) != 0;
 const bool AT_ONCE = !SEVERAL_SOURCES && PARTS == 1 && BY_VECTORS;
 

@@ -187,8 +187,8 @@ impl Recorder {
         Ok(())
     }
 
-    /// When everything before it is done, other submissions included: the time between two is that of what stands
-    /// between them alone.
+    /// When everything before it on the queue is done, other submissions included, as CUDA's events have it: of several
+    /// submissions under way, each counts what it takes itself.
     fn write_timestamp(&self, index: u32) {
         let Recording { commands, timestamps, .. } = *self.recording();
         if timestamps != vk::QueryPool::null() {
@@ -272,7 +272,11 @@ impl Recorder {
         if let Unordered::Touching(all) = &mut *self.unordered.borrow_mut() {
             all.push(touched.place());
         }
-        if touched.block.is_mapped() {
+    }
+
+    fn note_written(&self, written: Bound<'_>) {
+        self.note(written);
+        if written.block.is_mapped() {
             self.host_reads.set(true);
         }
     }
@@ -284,7 +288,7 @@ impl Recorder {
             return;
         }
         self.note(from);
-        self.note(to);
+        self.note_written(to);
         let region = [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.bytes }];
         // SAFETY: both blocks are alive until the submission is waited for, and the range lies within them.
         unsafe { self.device.raw().cmd_copy_buffer(self.commands(), from.block.buffer(), to.block.buffer(), &region) };
@@ -292,7 +296,7 @@ impl Recorder {
 
     /// Fills whole words of a block with zeros.
     pub fn zero(&self, block: &Block) {
-        self.note(block.whole());
+        self.note_written(block.whole());
         // SAFETY: as in `copy`; the whole buffer is filled.
         unsafe {
             self.device.raw().cmd_fill_buffer(self.commands(), block.buffer(), 0, vk::WHOLE_SIZE, 0);
@@ -351,7 +355,7 @@ impl Recorder {
         }
         const TENSORS_AT: usize = 96;
         for (at, operand) in bound.iter().enumerate() {
-            self.note(*operand);
+            self.note_written(*operand); // for all that is known here
             if addressed {
                 let address = operand.block.address() + operand.offset;
                 push[TENSORS_AT + 8 * at..TENSORS_AT + 8 * at + 8].copy_from_slice(&address.to_ne_bytes());
@@ -523,7 +527,7 @@ impl Recorder {
         Ok(true)
     }
 
-    /// Nanoseconds between the submission's first and last command.
+    /// Nanoseconds from when everything before the submission was done until it was.
     fn elapsed(&self) -> u64 {
         let timestamps = self.recording().timestamps;
         let Some((period, mask)) = self.device.timestamps().filter(|_| timestamps != vk::QueryPool::null()) else {

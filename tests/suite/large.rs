@@ -50,6 +50,13 @@ fn one_image_larger_than_a_binding() {
 }
 
 #[test]
+fn one_depthwise_image_larger_than_a_binding() {
+    let mut case = Case::new("depthwise_image_of_131_mib", [1, 2100, 128, 128], 2100, [3, 3]);
+    (case.padding, case.groups) = ([[1, 1]; 2], 2100);
+    holds(&case, |case| elements(&case.input()[1..]), &[Placement::Host]);
+}
+
+#[test]
 fn one_plane_larger_than_a_binding() {
     let mut case = Case::new("plane_of_128.3_mib", [1, 1, 5800, 5800], 1, [2, 1]);
     case.stride = [3, 3];
