@@ -260,7 +260,9 @@ impl Recorder {
             Unordered::Anything => true,
             Unordered::Touching(touched) => operands.iter().flatten().any(|operand| {
                 let (buffer, bytes) = operand.place();
-                touched.iter().any(|(other, range)| *other == buffer && range.start < bytes.end && bytes.start < range.end)
+                touched
+                    .iter()
+                    .any(|(other, range)| *other == buffer && range.start < bytes.end && bytes.start < range.end)
             }),
         };
         if meets {
