@@ -7,7 +7,7 @@ import itertools
 import time
 from ctypes import byref, c_int64, pointer
 from functools import partial
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 from common import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Operands, Shape
