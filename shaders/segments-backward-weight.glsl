@@ -9,7 +9,9 @@
 // the one that loads, as in lib/tile_shared.glsl.
 //
 // A block is LINES output rows of one image × COLUMNS pixels of each, no more than 64 products of a sum. Several rows
-// read some rows of x in common: such sizes are for the same stride and dilation from row to row as along a row.
+// read some rows of x in common: such sizes are for the same stride and dilation from row to row as along a row. Where
+// a block's rows are whole, or its planes, it is known while this is compiled which of its products are with padding:
+// they are left out.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
@@ -20,6 +22,7 @@
 #define OUTPUT_ACCESS readonly
 #define OUTPUT_VECTORS readonly
 #include "lib/problem.glsl"
+#include "lib/chain.glsl"
 #include "lib/patch.glsl"
 
 #define SPLIT_BLOCKS pc.extra_0 // blocks that one split sums
@@ -30,12 +33,18 @@ layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 layout(constant_id = 0) const bool WHOLE_BLOCKS = false;   // every row and column of every block exists
 layout(constant_id = 1) const bool WHOLE_K = false;        // every output channel of every tile exists
 layout(constant_id = 2) const bool WHOLE_C = false;        // every input channel of every tile exists
+layout(constant_id = 3) const bool WHOLE_ROWS = false;     // a block's rows are whole ones of both tensors, alike padded
+#if LINES > 2
+layout(constant_id = 4) const bool WHOLE_PLANES = false; // and so are its planes
+#else
+const bool WHOLE_PLANES = false; // of so few lines they are rare
+#endif
 layout(constant_id = 15) const uint VECTORS = 0;           // VECTORS_*: tensors that are read by vectors
 const uint VECTORS_INPUT = 1;
 const uint VECTORS_OUTPUT = 2;
 
 const uint TAPS = KERNEL_R * KERNEL_S;
-const uint PROMOTE = 64 / (COLUMNS * LINES); // blocks chained before they are added to the totals
+const uint PIXELS = LINES * COLUMNS; // of a block
 
 const uint QUADS = (COLUMNS + 3) / 4;                                             // vectors of a segment of dy
 const uint REACH = (3 * STRIDE + (KERNEL_S - 1) * DILATION + 4) / 4;              // vectors of x that four pixels read
@@ -57,7 +66,7 @@ const uint DY_TIMES = LINES;
 #define DY_ITEM vec4
 #else
 #define DY_BY_ELEMENTS
-const uint DY_ITEMS = LINES * COLUMNS;
+const uint DY_ITEMS = PIXELS;
 const uint DY_TIMES = 1;
 #define DY_ITEM float
 #endif
@@ -89,6 +98,10 @@ const uint K_APART = TILE_K / THREAD_K;
 const uint C_APART = TILE_C / THREAD_C;
 uint own_k() { return patch_index() % (K_APART / 8) * 8 + patch_n(); }
 uint own_c() { return patch_index() / (K_APART / 8) * 4 + patch_m(); }
+
+// Rows of results, of an output channel each, that are in shared memory at once when they are stored.
+const uint RESULT_ROW = TILE_C * TAPS;
+const uint STAGED_K = K_APART * RESULT_ROW <= 4 * 2 * TILE_K * DY_ROW ? K_APART : 8;
 
 uint group, first_k, first_c, k_count, c_count;
 uint next_image, next_line, next_segment; // of the block to be fetched
@@ -229,7 +242,15 @@ void place(uint half_index) {
     }
 }
 
-// Of a block with so many columns left.
+// Whether pixel `pixel` of an axis that a block has `pixels` of, all there are, reads beyond it through an element of
+// the kernel's `elements`.
+bool reads_padding(uint pixel, uint pixels, uint element, uint elements) {
+    uint read = pixel * STRIDE + element * DILATION;
+    uint padding = (elements - 1) * DILATION / 2;
+    return read < padding || read >= padding + pixels;
+}
+
+// Of a line with so many columns left.
 void multiply_line(uint half_index, uint line, uint columns_left) {
     uint dy_at = (half_index * TILE_K + own_k()) * DY_ROW + line * QUADS;
     uint x_at = ((half_index * X_LINES + line * STRIDE) * TILE_C + own_c()) * X_ROW;
@@ -251,10 +272,14 @@ void multiply_line(uint half_index, uint line, uint columns_left) {
                 uint pixel = i / (THREAD_C * TAPS);
                 uint c = i / TAPS % THREAD_C;
                 uint column = pixel * STRIDE + i % KERNEL_S * DILATION;
-                uint row = i / KERNEL_S % KERNEL_R * THREAD_C + c;
+                uint r = i / KERNEL_S % KERNEL_R;
                 uint at = k * THREAD_C * TAPS + i % (THREAD_C * TAPS);
-                if (4 * quad + pixel < COLUMNS) {
-                    float sum = fma(gradients[pixel], window[row * REACH + column / 4][column % 4], sums[at]);
+                // What shaderc knows comes first, or it keeps a branch for every product.
+                bool beside = reads_padding(4 * quad + pixel, COLUMNS, i % KERNEL_S, KERNEL_S) && WHOLE_ROWS;
+                bool beyond = reads_padding(line, LINES, r, KERNEL_R) && WHOLE_PLANES;
+                if (4 * quad + pixel < COLUMNS && !beside && !beyond) {
+                    float x = window[(r * THREAD_C + c) * REACH + column / 4][column % 4];
+                    float sum = fma(gradients[pixel], x, sums[at]);
                     // What lies beyond dy adds nothing, not even zero times infinity.
                     bool exists = WHOLE_BLOCKS || 4 * quad + pixel < columns_left;
                     sums[at] = exists ? sum : sums[at];
@@ -288,6 +313,31 @@ void sum_bias(uint half_index) {
     }
 }
 
+// A thread's results lie apart in memory, so they go through shared memory: neighbouring threads store neighbours, for
+// each written piece of memory costs as much as a whole one.
+void store_totals(uint slice) {
+    [[unroll]] for (uint k = 0; k < THREAD_K; ++k) {
+        [[unroll]] for (uint first = 0; first < K_APART; first += STAGED_K) {
+            barrier();
+            if (own_k() >= first && own_k() < first + STAGED_K) {
+                [[unroll]] for (uint i = 0; i < THREAD_C * TAPS; ++i) {
+                    uint column = (own_c() + i / TAPS * C_APART) * TAPS + i % TAPS;
+                    uint at = (own_k() - first) * RESULT_ROW + column;
+                    dy_tile[at / 4][at % 4] = totals[k * THREAD_C * TAPS + i];
+                }
+            }
+            barrier();
+            for (uint at = gl_LocalInvocationIndex; at < STAGED_K * RESULT_ROW; at += THREADS) {
+                uint row = first_k + k * K_APART + first + at / RESULT_ROW;
+                uint column = first_c * TAPS + at % RESULT_ROW;
+                if (row < k_count && column < c_count * TAPS) {
+                    WEIGHT((slice * pc.K + group * k_count + row) * c_count * TAPS + column) = dy_tile[at / 4][at % 4];
+                }
+            }
+        }
+    }
+}
+
 void main() {
     uint tile = tile_index();
     if (tile >= pc.tile_end) {
@@ -314,12 +364,13 @@ void main() {
     uint line = next_line;
     uint segment = next_segment;
     fetch();
-    for (uint chain = 0; chain < blocks; chain += PROMOTE) {
+    uint chained = chain_of(blocks * PIXELS) / PIXELS;
+    for (uint chain = 0; chain < blocks; chain += chained) {
         [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
             sums[i] = 0;
         }
         bias_sum = 0;
-        uint end = min(chain + PROMOTE, blocks);
+        uint end = min(chain + chained, blocks);
         for (uint block = chain; block < end; ++block) {
             place(block % 2);
             barrier();
@@ -342,13 +393,7 @@ void main() {
     }
 
     uint slice = FIRST_SPLIT + split;
-    [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
-        uint k = first_k + own_k() + i / (THREAD_C * TAPS) * K_APART;
-        uint c = first_c + own_c() + i / TAPS % THREAD_C * C_APART;
-        if (k < k_count && c < c_count) {
-            WEIGHT(((slice * pc.K + group * k_count + k) * c_count + c) * TAPS + i % TAPS) = totals[i];
-        }
-    }
+    store_totals(slice);
     uint k = first_k + gl_LocalInvocationIndex;
     if (sums_bias && k < k_count) {
         BIAS(slice * pc.K + group * k_count + k) = bias_total;

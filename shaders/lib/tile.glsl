@@ -5,17 +5,14 @@
 // Where each thread has columns of B for itself (LANES_N = THREADS), B goes straight to registers:
 // tile_own_columns.glsl. That is for few rows, and for software drivers.
 //
-// Sums run in two levels: 64 products are chained before they are added to a second total. The FP32
-// contract allows 8·√K·2⁻²⁴·S; a chain of 64 and K/64 additions round at most 64 + K/64 ≤ 8·√K times up to
-// K = 250,000, for every finite input. One long chain would break it.
-//
 // The tile's sizes are #defines (permutations.txt), not specialization constants: shaderc then unrolls the
 // loops itself. Some drivers never do (llvmpipe), and there a loop over registers runs from memory. Sizes are
 // powers of two; THREAD_M is a multiple of four, and so is THREAD_N where B is shared.
 
+#include "lib/chain.glsl"
+
 layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
-const uint PROMOTE = 64 / BLOCK; // blocks
 const uint TILE_M = THREADS / LANES_N * THREAD_M;
 const uint TILE_N = LANES_N * THREAD_N;
 const uint RESULTS = THREAD_M * THREAD_N; // of a thread

@@ -42,11 +42,12 @@ void multiply(uint blocks) {
     [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
         row_totals[row] = vec4(0);
     }
-    for (uint chain = 0; chain < blocks; chain += PROMOTE) {
+    uint chained = chain_of(blocks * BLOCK) / BLOCK;
+    for (uint chain = 0; chain < blocks; chain += chained) {
         [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
             sums[row] = vec4(0);
         }
-        uint chain_end = min(chain + PROMOTE, blocks);
+        uint chain_end = min(chain + chained, blocks);
         for (uint block = chain; block < chain_end; ++block) {
             fetch();
             [[unroll]] for (uint i = 0; i < BLOCK * VECTORS * 4; ++i) {
@@ -88,11 +89,12 @@ void multiply(uint blocks) {
     [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
         totals[at] = 0;
     }
-    for (uint chain = 0; chain < blocks; chain += PROMOTE) {
+    uint chained = chain_of(blocks * BLOCK) / BLOCK;
+    for (uint chain = 0; chain < blocks; chain += chained) {
         [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
             sums[at] = 0;
         }
-        uint chain_end = min(chain + PROMOTE, blocks);
+        uint chain_end = min(chain + chained, blocks);
         for (uint block = chain; block < chain_end; ++block) {
             fetch();
             barrier(); // until everyone is done with the block before

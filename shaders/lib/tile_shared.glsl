@@ -59,11 +59,12 @@ void multiply(uint blocks) {
     if (blocks > 0) {
         fetch();
     }
-    for (uint first = 0; first < blocks; first += PROMOTE) {
+    uint chained = chain_of(blocks * BLOCK) / BLOCK;
+    for (uint first = 0; first < blocks; first += chained) {
         [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
             sums[at] = 0;
         }
-        uint end = min(first + PROMOTE, blocks);
+        uint end = min(first + chained, blocks);
         for (uint block = first; block < end; ++block) {
             place(block % 2 * BLOCK);
             barrier();

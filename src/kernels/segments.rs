@@ -45,6 +45,14 @@ impl Segment {
             && module.shared_memory <= limits.shared_memory
     }
 
+    /// Whether a block spans all of an axis (0: rows, 1: columns), of the input as of the output, padded alike at both ends.
+    fn has_whole(&self, problem: &Problem, axis: usize) -> bool {
+        let [output, input] = [[problem.p, problem.q], [problem.h, problem.w]].map(|sizes| sizes[axis]);
+        let padding = (self.kernel[axis] - 1) * self.dilation / 2;
+        let span = [self.lines, self.columns][axis];
+        [output, input] == [span; 2] && self.stride == 1 && problem.padding[axis] == padding
+    }
+
     /// Blocks of an image.
     fn blocks(&self, problem: &Problem) -> u64 {
         problem.p.div_ceil(self.lines) * problem.q.div_ceil(self.columns)
@@ -70,6 +78,8 @@ impl Segment {
             0 => (problem.p.is_multiple_of(self.lines) && problem.q.is_multiple_of(self.columns)).into(),
             1 => problem.outputs_per_group().is_multiple_of(self.tile_k).into(),
             2 => problem.channels_per_group().is_multiple_of(self.tile_c).into(),
+            3 => self.has_whole(problem, 1).into(),
+            4 => (self.has_whole(problem, 0) && self.has_whole(problem, 1)).into(),
             VECTORS_ID => {
                 vectors(aligned(&[problem.q, self.columns]), VECTORS_OUTPUT)
                     | vectors(aligned(&[problem.w, self.columns, problem.padding[1]]), VECTORS_INPUT)
@@ -127,7 +137,7 @@ mod tests {
     fn sizes_keep_what_the_kernel_relies_on() {
         for sizes in SEGMENT_SIZES {
             let [_, s, stride, dilation, columns, lines, threads, tile_k, tile_c, thread_k, thread_c] = sizes;
-            assert!(columns * lines <= 64, "a chain has at most 64 products");
+            assert!(columns * lines <= 64, "the shortest chain has 64 products");
             assert_eq!(threads, tile_k / thread_k * (tile_c / thread_c), "every thread has channels");
             assert!((tile_k / thread_k).is_multiple_of(8) && threads >= tile_k, "threads lie in patches of 8 x 4");
             let loaded_at_once = |items: u32| threads / items.next_power_of_two().max(4);
