@@ -106,8 +106,22 @@ const uint STAGED_K = K_APART * RESULT_ROW <= 4 * 2 * TILE_K * DY_ROW ? K_APART 
 uint group, first_k, first_c, k_count, c_count;
 uint next_image, next_line, next_segment; // of the block to be fetched
 
-uint lines_of_blocks() { return (pc.P + LINES - 1) / LINES; }
-uint segments() { return (pc.Q + COLUMNS - 1) / COLUMNS; }
+// Sizes, known while this is compiled where blocks may be planes. Elsewhere a choice would cost registers.
+#if LINES > 2
+uint dy_width() { return WHOLE_PLANES ? COLUMNS : pc.Q; }
+uint dy_height() { return WHOLE_PLANES ? LINES : pc.P; }
+uint x_width() { return WHOLE_PLANES ? COLUMNS : pc.W; }
+uint x_height() { return WHOLE_PLANES ? LINES : pc.H; }
+uint padding_h() { return WHOLE_PLANES ? (KERNEL_R - 1) * DILATION / 2 : pc.padding_h; }
+#else
+uint dy_width() { return pc.Q; }
+uint dy_height() { return pc.P; }
+uint x_width() { return pc.W; }
+uint x_height() { return pc.H; }
+uint padding_h() { return pc.padding_h; }
+#endif
+uint lines_of_blocks() { return (dy_height() + LINES - 1) / LINES; }
+uint segments() { return (dy_width() + COLUMNS - 1) / COLUMNS; }
 
 // dy at element `at`, or the four from there on; zeros where nothing exists, or beyond the columns left of the row.
 #ifdef DY_BY_ELEMENTS
@@ -141,13 +155,13 @@ vec4 read_dy(uint at, uint columns_left, bool exists) {
 vec4 read_x(uint at, uint column, bool exists) {
     vec4 read = vec4(0);
     if ((VECTORS & VECTORS_INPUT) != 0) {
-        if (exists && column < pc.W) {
+        if (exists && column < x_width()) {
             read = INPUT_VECTOR(at / 4);
         }
         return read;
     }
     [[unroll]] for (uint i = 0; i < 4; ++i) {
-        if (exists && column + i < pc.W) {
+        if (exists && column + i < x_width()) {
             read[i] = INPUT(at + i);
         }
     }
@@ -156,7 +170,7 @@ vec4 read_x(uint at, uint column, bool exists) {
 #else
 float read_x(uint at, uint column, bool exists) {
     float read = 0;
-    if (exists && column < pc.W) {
+    if (exists && column < x_width()) {
         read = INPUT(at);
     }
     return read;
@@ -178,43 +192,50 @@ uint dy_column() { return 4 * dy_lane(); }
 #endif
 bool x_loads() { return X_ITEMS == X_LANES || x_lane() < X_ITEMS; }
 
-// Elements from the first of a tile's channels to this thread's i-th, or to the last one that exists.
+// Elements from this thread's first channel of a tile to its i-th, or to the last one that exists.
 uint channels_on(bool whole, uint first, uint i, uint step, uint last, uint plane) {
-    return whole ? first * plane + i * (step * plane) : min(first + i * step, last) * plane;
+    return (whole ? i * step : min(first + i * step, last) - first) * plane;
 }
 
 void fetch() {
     uint column = next_segment * COLUMNS + dy_column();
-    uint dy_channel = next_image * pc.K + group * k_count + first_k;
-    uint dy_at = (dy_channel * pc.P + next_line + dy_line()) * pc.Q + column;
+    uint dy_channel = next_image * pc.K + group * k_count + first_k + dy_first();
+    uint dy_at = (dy_channel * dy_height() + next_line + dy_line()) * dy_width() + column;
     [[unroll]] for (uint i = 0; i < DY_TIMES * DY_LOADS; ++i) {
         uint line = i / DY_LOADS;
-        uint on = channels_on(WHOLE_K, dy_first(), i % DY_LOADS, DY_STEP, k_count - 1 - first_k, pc.P * pc.Q);
-        bool exists = dy_loads() && next_line + dy_line() + line < pc.P && column < pc.Q;
-        dy_next[i] = read_dy(dy_at + line * pc.Q + on, pc.Q - column, exists);
+        uint on = channels_on(WHOLE_K, dy_first(), i % DY_LOADS, DY_STEP, k_count - 1 - first_k, dy_height() * dy_width());
+        bool exists = dy_loads() && next_line + dy_line() + line < dy_height() && column < dy_width();
+        dy_next[i] = read_dy(dy_at + line * dy_width() + on, dy_width() - column, exists);
     }
 #ifdef X_BY_VECTORS
     uint x_column = next_segment * COLUMNS + 4 * x_lane() - pc.padding_w;
 #else
     uint x_column = next_segment * COLUMNS * STRIDE + x_lane() - pc.padding_w;
 #endif
-    uint x_channel = next_image * pc.C + group * c_count + first_c;
-    uint first_row = next_line * pc.stride_h - pc.padding_h;
-    uint x_at = (x_channel * pc.H + first_row) * pc.W + x_column;
+    uint x_channel = next_image * pc.C + group * c_count + first_c + x_first();
+    uint first_row = next_line * pc.stride_h - padding_h();
+    uint x_at = (x_channel * x_height() + first_row) * x_width() + x_column;
     [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
         uint row = i / X_LOADS * (LINES > 1 ? 1 : pc.dilation_h);
-        uint on = channels_on(WHOLE_C, x_first(), i % X_LOADS, X_STEP, c_count - 1 - first_c, pc.H * pc.W);
-        x_next[i] = read_x(x_at + row * pc.W + on, x_column, x_loads() && first_row + row < pc.H);
+        uint on = channels_on(WHOLE_C, x_first(), i % X_LOADS, X_STEP, c_count - 1 - first_c, x_height() * x_width());
+        x_next[i] = read_x(x_at + row * x_width() + on, x_column, x_loads() && first_row + row < x_height());
     }
     ++next_segment;
     if (next_segment == segments()) {
         next_segment = 0;
         next_line += LINES;
     }
-    if (next_line >= pc.P) {
+    if (next_line >= dy_height()) {
         next_line = 0;
         ++next_image;
     }
+}
+
+// Whether a place of an axis, counted from where the padding begins, is padding, if the axis has so many pixels, all of
+// a block, and the kernel so many elements.
+bool in_padding(uint place, uint pixels, uint elements) {
+    uint padding = (elements - 1) * DILATION / 2;
+    return place < padding || place >= padding + pixels;
 }
 
 void place(uint half_index) {
@@ -232,7 +253,11 @@ void place(uint half_index) {
     if (x_loads()) {
         uint at = (half_index * X_LINES * TILE_C + x_first()) * X_ROW;
         [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
-            uint row_at = at + (i / X_LOADS * TILE_C + i % X_LOADS * X_STEP) * X_ROW;
+            uint row = i / X_LOADS;
+            if (in_padding(row, LINES, KERNEL_R) && WHOLE_PLANES) {
+                continue; // nobody reads it
+            }
+            uint row_at = at + (row * TILE_C + i % X_LOADS * X_STEP) * X_ROW;
 #ifdef X_BY_VECTORS
             x_tile[row_at + x_lane()] = x_next[i];
 #else
@@ -240,14 +265,6 @@ void place(uint half_index) {
 #endif
         }
     }
-}
-
-// Whether pixel `pixel` of an axis that a block has `pixels` of, all there are, reads beyond it through an element of
-// the kernel's `elements`.
-bool reads_padding(uint pixel, uint pixels, uint element, uint elements) {
-    uint read = pixel * STRIDE + element * DILATION;
-    uint padding = (elements - 1) * DILATION / 2;
-    return read < padding || read >= padding + pixels;
 }
 
 // Of a line with so many columns left.
@@ -275,8 +292,8 @@ void multiply_line(uint half_index, uint line, uint columns_left) {
                 uint r = i / KERNEL_S % KERNEL_R;
                 uint at = k * THREAD_C * TAPS + i % (THREAD_C * TAPS);
                 // What shaderc knows comes first, or it keeps a branch for every product.
-                bool beside = reads_padding(4 * quad + pixel, COLUMNS, i % KERNEL_S, KERNEL_S) && WHOLE_ROWS;
-                bool beyond = reads_padding(line, LINES, r, KERNEL_R) && WHOLE_PLANES;
+                bool beside = in_padding(4 * quad * STRIDE + column, COLUMNS, KERNEL_S) && WHOLE_ROWS;
+                bool beyond = in_padding(line * STRIDE + r * DILATION, LINES, KERNEL_R) && WHOLE_PLANES;
                 if (4 * quad + pixel < COLUMNS && !beside && !beyond) {
                     float x = window[(r * THREAD_C + c) * REACH + column / 4][column % 4];
                     float sum = fma(gradients[pixel], x, sums[at]);
@@ -374,8 +391,8 @@ void main() {
         for (uint block = chain; block < end; ++block) {
             place(block % 2);
             barrier();
-            uint lines_left = pc.P - line;
-            uint columns_left = pc.Q - segment * COLUMNS;
+            uint lines_left = dy_height() - line;
+            uint columns_left = dy_width() - segment * COLUMNS;
             line = next_line;
             segment = next_segment;
             if (block + 1 < blocks) {
