@@ -25,6 +25,8 @@ pub struct Part {
     pub dispatch: usize,
     /// Its tiles that run now.
     pub tiles: Range<u32>,
+    /// Whether it is the first of its dispatch.
+    pub begins: bool,
     /// Whether it must wait for what runs before it. The first of a later run of images need not if it goes on with a
     /// dispatch, whose own first part did.
     pub waits: bool,
@@ -55,11 +57,8 @@ impl<'a> Progress<'a> {
             let begin = self.next[index].0;
             let end = self.ready(index, arrived);
             if end > begin {
-                parts.push(Part {
-                    dispatch: index,
-                    tiles: begin..end,
-                    waits: begin == tiles.start || !parts.is_empty(),
-                });
+                let begins = begin == tiles.start;
+                parts.push(Part { dispatch: index, tiles: begin..end, begins, waits: begins || !parts.is_empty() });
                 self.next[index].0 = end;
             }
         }
@@ -124,10 +123,15 @@ impl Streamed<'_> {
     }
 }
 
-/// Where the runs of images end that a batch is brought to the device in: `pieces` of them, or one for each image.
+/// Where the runs of images end that a batch is brought to the device in: `pieces` of them, or one for each image. With
+/// the first and the last nothing overlaps, so they are half as long as the others.
 pub fn arrivals(images: u64, pieces: u64) -> impl Iterator<Item = u64> {
     let pieces = pieces.clamp(1, images.max(1));
-    (1..=pieces).map(move |piece| (u128::from(images) * u128::from(piece) / u128::from(pieces)) as u64)
+    let halves = move |piece| if piece == pieces { 2 * pieces - 2 } else { 2 * piece - 1 };
+    (1..=pieces).map(move |piece| {
+        let share = u128::from(images) * u128::from(halves(piece).max(1)) / u128::from(halves(pieces).max(1));
+        (share as u64).max(piece.min(images))
+    })
 }
 
 #[cfg(test)]
@@ -272,9 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_are_even_and_end_with_the_batch() {
-        assert_eq!(arrivals(10, 4).collect::<Vec<_>>(), [2, 5, 7, 10]);
-        assert_eq!(arrivals(2, 9).collect::<Vec<_>>(), [1, 2]);
+    fn arrivals_begin_and_end_with_half_of_the_others_and_bring_the_whole_batch() {
+        assert_eq!(arrivals(32, 5).collect::<Vec<_>>(), [4, 12, 20, 28, 32]);
+        assert_eq!(arrivals(10, 2).collect::<Vec<_>>(), [5, 10]);
+        assert_eq!(arrivals(7, 1).collect::<Vec<_>>(), [7]);
+        for (images, pieces) in [(2, 9), (5, 5), (9, 8), (100, 6)] {
+            let ends: Vec<_> = [0].into_iter().chain(arrivals(images, pieces)).collect();
+            assert!(ends.is_sorted_by(|a, b| a < b) && ends.last() == Some(&images), "{ends:?}");
+        }
         assert_eq!(arrivals(0, 3).collect::<Vec<_>>(), [0]);
     }
 }

@@ -71,7 +71,7 @@ pub fn run(
     let mut moved = Moved::default();
     let mut upload = Upload::new(device, pieces.slot);
     let mut download = Download::new(device, pieces.slot);
-    let mut compute = Compute { device: device.clone(), submitted: Vec::new(), latest: None };
+    let mut compute = Compute::new(device);
     for place in places.parameters() {
         upload.bring(place, 0, place.whole().bytes, &mut moved)?;
     }
@@ -96,7 +96,7 @@ pub fn run(
             let now = progress.finished();
             if let Some(place) = places.result(pass.kind) {
                 let image = place.whole().bytes.checked_div(images).unwrap_or(0);
-                download.take(place, *finished * image, (now - *finished) * image, compute.latest, &mut moved)?;
+                download.take(place, *finished * image, (now - *finished) * image, &compute.latest, &mut moved)?;
             }
             *finished = now;
         }
@@ -104,7 +104,7 @@ pub fn run(
         while upload.is_busy()? && download.empty_finished()? {}
     }
     for place in places.parameters() {
-        download.take(place, 0, place.whole().bytes, compute.latest, &mut moved)?;
+        download.take(place, 0, place.whole().bytes, &compute.latest, &mut moved)?;
     }
     download.finish()?;
     compute.submitted.iter_mut().try_for_each(|recorder| recorder.wait_awake(PATIENCE))?;
@@ -125,18 +125,31 @@ pub fn write(device: &Arc<Device>, array: HostArray<'_>, to: Bound<'_>) -> Resul
 pub fn read(device: &Arc<Device>, from: Bound<'_>, array: HostArray<'_>) -> Result<()> {
     let place = Place::moving(device, array, from, false);
     let mut download = Download::new(device, SLOT);
-    download.take(&place, 0, from.bytes, None, &mut Moved::default())?;
+    download.take(&place, 0, from.bytes, &[], &mut Moved::default())?;
     download.finish()
 }
 
 /// Submissions of kernels. Dropped, they are waited for.
+///
+/// What begins a dispatch follows everything before it, on one lane. What goes on with dispatches, for further images,
+/// takes turns on the lanes: nothing but those images and what the dispatches began after need precede it.
 struct Compute {
     device: Arc<Device>,
     submitted: Vec<Recorder>,
-    latest: Option<Point>,
+    /// The latest submission of each lane.
+    latest: Vec<Point>,
+    /// What the dispatches under way began after.
+    before: Vec<Point>,
+    /// Submissions that went on with dispatches.
+    turns: usize,
 }
 
 impl Compute {
+    fn new(device: &Arc<Device>) -> Compute {
+        let latest: Vec<_> = device.computing_lanes().iter().map(|&lane| device.latest(lane)).collect();
+        Compute { device: device.clone(), submitted: Vec::new(), before: latest.clone(), latest, turns: 0 }
+    }
+
     /// Runs what can run now that so many images are there.
     fn run(
         &mut self,
@@ -147,43 +160,64 @@ impl Compute {
         workspaces: &[Option<Bound<'_>>; 2],
         there: Option<Point>,
     ) -> Result<()> {
-        let mut recorder: Option<Recorder> = None;
+        let mut current: Option<Submission> = None;
         for ((pass, progress), workspace) in passes.iter().zip(progress).zip(workspaces) {
+            let plan = &pass.ready.plan;
             let mut slice = None;
             for part in progress.advance(arrived) {
                 // A submission takes no more of the plan than one of its slices, which is as long as one may be.
-                let of = pass.ready.plan.slices.iter().position(|slice| slice.contains(&part.dispatch));
-                if slice.is_some()
-                    && slice != of
-                    && let Some(full) = recorder.take()
-                {
+                let of = plan.slices.iter().position(|slice| slice.contains(&part.dispatch));
+                // What the rest of a dispatch is to follow must not be in one submission with its first part.
+                let goes_on = part.begins && part.tiles.end < plan.dispatches[part.dispatch].tiles.end;
+                let apart = slice.is_some() && slice != of
+                    || goes_on
+                    || current.as_ref().is_some_and(|current| current.begins != part.begins);
+                if let Some(full) = current.take_if(|_| apart) {
                     self.submit(full, there)?;
                 }
+                if goes_on {
+                    self.before.clone_from(&self.latest);
+                }
                 slice = of;
-                let mut current = match recorder.take() {
-                    Some(current) => current,
-                    None if self.latest.is_none() => Recorder::new(&self.device)?,
-                    None => Recorder::on(&self.device, Lane::Compute)?,
+                let mut submission = match current.take() {
+                    Some(submission) => submission,
+                    None => self.begin(part.begins)?,
                 };
                 let operands = operands(pass, part.dispatch, places, *workspace)?;
                 if part.waits {
-                    current.barrier_for(&operands);
+                    submission.recorder.barrier_for(&operands);
                 }
-                record(&mut current, pass, part.dispatch, part.tiles, &operands)?;
-                recorder = Some(current);
+                record(&mut submission.recorder, pass, part.dispatch, part.tiles, &operands)?;
+                current = Some(submission);
             }
         }
-        if let Some(last) = recorder {
-            self.submit(last, there)?;
-        }
-        Ok(())
+        current.map_or(Ok(()), |last| self.submit(last, there))
     }
 
-    fn submit(&mut self, mut recorder: Recorder, there: Option<Point>) -> Result<()> {
-        self.latest = Some(recorder.submit_after(there.as_slice())?);
+    fn begin(&mut self, begins: bool) -> Result<Submission> {
+        let lanes = self.device.computing_lanes();
+        self.turns += usize::from(!begins);
+        let turn = if begins { 0 } else { self.turns % lanes.len() };
+        Ok(Submission { recorder: Recorder::on(&self.device, lanes[turn])?, begins, turn })
+    }
+
+    fn submit(&mut self, submission: Submission, there: Option<Point>) -> Result<()> {
+        let Submission { mut recorder, begins, turn } = submission;
+        let mut after = if begins { self.latest.clone() } else { self.before.clone() };
+        after.extend(there);
+        self.latest[turn] = recorder.submit_after(&after)?;
         self.submitted.push(recorder);
         Ok(())
     }
+}
+
+/// Work of one kind that is being recorded.
+struct Submission {
+    recorder: Recorder,
+    /// Its dispatches begin with it.
+    begins: bool,
+    /// Which of the lanes it has.
+    turn: usize,
 }
 
 /// Staging memory in pieces that are used again and again.
@@ -323,13 +357,13 @@ impl<'a> Download<'a> {
         Download { ring: Ring::new(device, slot), submitted: VecDeque::new() }
     }
 
-    /// Brings bytes of a result to the host, if they are wanted there, once the submission `after` is done.
+    /// Brings bytes of a result to the host, if they are wanted there, once the submissions `after` are done.
     fn take(
         &mut self,
         place: &'a Place<'a>,
         offset: u64,
         bytes: u64,
-        after: Option<Point>,
+        after: &[Point],
         moved: &mut Moved,
     ) -> Result<()> {
         let Some(host) = place.host().filter(|host| host.departs && bytes > 0) else { return Ok(()) };
@@ -337,7 +371,7 @@ impl<'a> Download<'a> {
         if let Some((block, first)) = &host.pinned {
             let mut recorder = Recorder::on(&self.ring.device, Lane::Download)?;
             recorder.copy(place.range(offset, bytes), Bound { block, offset: first + offset, bytes });
-            recorder.submit_after(after.as_slice())?;
+            recorder.submit_after(after)?;
             self.submitted.push_back((recorder, Vec::new()));
             return Ok(());
         }
@@ -346,7 +380,7 @@ impl<'a> Download<'a> {
             let slot = self.free_slot()?;
             let mut recorder = Recorder::on(&self.ring.device, Lane::Download)?;
             recorder.copy(place.range(begin, length), Bound { block: &slot, offset: 0, bytes: length });
-            recorder.submit_after(after.as_slice())?;
+            recorder.submit_after(after)?;
             self.submitted.push_back((recorder, vec![Filled { slot, host, offset: begin, bytes: length }]));
         }
         Ok(())

@@ -149,6 +149,18 @@ impl Device {
         self.queues.overlaps()
     }
 
+    /// The lanes that kernels take turns on: those of one fill units that the last ones of another leave idle. Only one
+    /// where submissions are timed, for times of work that overlaps do not add up.
+    pub fn computing_lanes(&self) -> &'static [Lane] {
+        let several = self.overlaps() && !self.queues.layout().share(Lane::Compute, Lane::Beside);
+        if several && self.timestamps.is_none() { &[Lane::Compute, Lane::Beside] } else { &[Lane::Compute] }
+    }
+
+    /// The newest submission of a lane.
+    pub fn latest(&self, lane: Lane) -> Point {
+        Point { lane, serial: self.submitted()[lane as usize] }
+    }
+
     /// Whether the host sees the memory of tensors.
     pub fn is_unified(&self) -> bool {
         self.unified

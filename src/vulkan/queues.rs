@@ -1,4 +1,5 @@
-//! The queues of a device: one computes, and where the device has more, two move bytes at the same time.
+//! The queues of a device: one computes, and where the device has more, two move bytes at the same time, and another one
+//! computes beside the first.
 //!
 //! Work goes to a [`Lane`]. Submissions of one lane take their turn; those of different lanes run at once unless one is
 //! told to wait for another. Several lanes may share a queue: then a submission may only wait for earlier ones, which
@@ -20,9 +21,18 @@ pub enum Lane {
     Upload = 1,
     /// Copies to the host.
     Download = 2,
+    /// Kernels beside those of `Compute`.
+    Beside = 3,
 }
 
-pub(super) const LANES: usize = 3;
+pub(super) const LANES: usize = 4;
+
+impl Lane {
+    /// Whether it runs kernels.
+    pub fn computes(self) -> bool {
+        matches!(self, Lane::Compute | Lane::Beside)
+    }
+}
 
 /// A submission: the lane's n-th, from 1 on. 0 is before all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +60,8 @@ impl Layout {
     }
 
     /// The best that a device's families allow. Copy engines show as families that do nothing else; two queues of one
-    /// move bytes both ways at once. Next best are further queues of the computing family.
+    /// move bytes both ways at once. Next best are further queues of the computing family, of which what is left then
+    /// computes.
     pub fn choose(families: &[vk::QueueFamilyProperties], compute: u32) -> Layout {
         let queues = |family: u32| families.get(family as usize).map_or(0, |family| family.queue_count);
         let copies = |family: &vk::QueueFamilyProperties| {
@@ -67,7 +78,8 @@ impl Layout {
         let mut found = engines.chain(further);
         let upload = found.next().unwrap_or((compute, 0));
         let download = found.next().unwrap_or(upload);
-        Layout { places: [(compute, 0), upload, download] }
+        let beside = found.find(|(family, _)| *family == compute).unwrap_or((compute, 0));
+        Layout { places: [(compute, 0), upload, download, beside] }
     }
 
     /// The families in use, each once, and how many queues of it.
@@ -85,6 +97,11 @@ impl Layout {
     /// The family of a lane's queue.
     pub fn family(&self, lane: Lane) -> u32 {
         self.places[lane as usize].0
+    }
+
+    /// Whether two lanes have the same queue.
+    pub fn share(&self, lane: Lane, other: Lane) -> bool {
+        self.owner(lane) == self.owner(other)
     }
 
     /// The first lane on the same queue.
@@ -286,23 +303,23 @@ mod tests {
     fn copy_engines_are_taken_and_video_engines_are_not() {
         let nvidia = [family(ALL, 16), family(DECODES, 3), family(vk::QueueFlags::TRANSFER, 2), family(COMPUTES, 8)];
         let layout = Layout::choose(&nvidia, 3);
-        assert_eq!(layout.places, [(3, 0), (2, 0), (2, 1)]);
-        assert_eq!(layout.families(), [(3, 1), (2, 2)]);
+        assert_eq!(layout.places, [(3, 0), (2, 0), (2, 1), (3, 1)]);
+        assert_eq!(layout.families(), [(3, 2), (2, 2)]);
     }
 
     #[test]
     fn without_copy_engines_lanes_take_further_queues_or_share() {
-        assert_eq!(Layout::choose(&[family(COMPUTES, 4)], 0).places, [(0, 0), (0, 1), (0, 2)]);
-        assert_eq!(Layout::choose(&[family(COMPUTES, 2)], 0).places, [(0, 0), (0, 1), (0, 1)]);
+        assert_eq!(Layout::choose(&[family(COMPUTES, 4)], 0).places, [(0, 0), (0, 1), (0, 2), (0, 3)]);
+        assert_eq!(Layout::choose(&[family(COMPUTES, 2)], 0).places, [(0, 0), (0, 1), (0, 1), (0, 0)]);
         assert_eq!(Layout::choose(&[family(ALL, 1)], 0), Layout::single(0));
         let one_engine = [family(ALL, 1), family(vk::QueueFlags::TRANSFER, 1)];
-        assert_eq!(Layout::choose(&one_engine, 0).places, [(0, 0), (1, 0), (1, 0)]);
+        assert_eq!(Layout::choose(&one_engine, 0).places, [(0, 0), (1, 0), (1, 0), (0, 0)]);
     }
 
     #[test]
     fn a_block_is_free_once_every_lane_has_come_so_far() {
-        assert!(reached(&[1, 2, 3], &[1, 2, 3]));
-        assert!(reached(&[0, 0, 0], &[1, 2, 3]));
-        assert!(!reached(&[1, 2, 4], &[9, 9, 3]));
+        assert!(reached(&[1, 2, 3, 4], &[1, 2, 3, 4]));
+        assert!(reached(&[0, 0, 0, 0], &[1, 2, 3, 4]));
+        assert!(!reached(&[1, 2, 4, 1], &[9, 9, 3, 9]));
     }
 }

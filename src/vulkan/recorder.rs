@@ -219,7 +219,7 @@ impl Recorder {
 
     /// The stages that do this lane's work; a queue that only copies knows no shaders.
     fn stages(&self) -> vk::PipelineStageFlags {
-        if self.lane == Lane::Compute || !self.device.overlaps() {
+        if self.lane.computes() || !self.device.overlaps() {
             vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER
         } else {
             vk::PipelineStageFlags::TRANSFER
@@ -485,7 +485,7 @@ impl Recorder {
     /// Lets the host read what was written. To the device's own later work a submission's end says enough.
     fn barrier_to_host(&self) {
         let mut written = vk::AccessFlags::TRANSFER_WRITE;
-        if self.lane == Lane::Compute {
+        if self.lane.computes() {
             written |= vk::AccessFlags::SHADER_WRITE;
         }
         let to_host =
