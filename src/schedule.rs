@@ -209,9 +209,9 @@ mod tests {
         // 1000 units make 34 steps, the last of ten units.
         let plan = plan(&[([images(Role::Input, 0..10), None, None, images(Role::Output, 0..10)], 68, Some(WALK))]);
         let expected = [
-            (vec![(0, 0..12)], 1), // 2 images are 200 units: 6 steps, of which 180 units finish one image
-            (vec![(0, 12..26)], 3),
-            (vec![(0, 26..40)], 6),
+            (vec![(0, 0..6)], 0), // an image is 100 units: 3 steps, whose 90 units do not finish it
+            (vec![(0, 6..20)], 3),
+            (vec![(0, 20..40)], 6),
             (vec![(0, 40..52)], 7),
             (vec![(0, 52..68)], 10),
         ];
