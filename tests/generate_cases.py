@@ -251,6 +251,11 @@ def extents():
     yield conv("plane_crosses_a_tile_by_one", 1, 4, 17, 65, 8, 3, padding=1)
     yield conv("plane_short_of_a_tile_by_one", 1, 4, 15, 63, 8, 3, padding=1)
     yield conv("plane_of_exact_tiles", 1, 4, 16, 64, 8, 3, padding=1)
+    yield conv("whole_planes_7x7", 3, 9, 7, 7, 66, 3, padding=1)
+    yield conv("whole_planes_7x7_of_exact_tiles", 2, 8, 7, 7, 64, 3, padding=1)
+    yield conv("whole_planes_7x7_padded_otherwise", 2, 5, 5, 8, 6, 3, padding=(2, (1, 0)))
+    yield conv("whole_rows_14", 2, 5, 14, 14, 10, 3, padding=1)
+    yield conv("whole_rows_28", 1, 9, 6, 28, 65, 3, padding=1)
 
 
 def networks():

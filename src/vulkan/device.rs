@@ -152,8 +152,8 @@ impl Device {
     /// The lanes that kernels take turns on: those of one fill units that the last ones of another leave idle. Only one
     /// where submissions are timed, for times of work that overlaps do not add up.
     pub fn computing_lanes(&self) -> &'static [Lane] {
-        let several = self.overlaps() && !self.queues.layout().share(Lane::Compute, Lane::Beside);
-        if several && self.timestamps.is_none() { &[Lane::Compute, Lane::Beside] } else { &[Lane::Compute] }
+        let several = self.overlaps() && self.timestamps.is_none();
+        if several { &[Lane::Compute, Lane::Beside] } else { &[Lane::Compute] }
     }
 
     /// The newest submission of a lane.

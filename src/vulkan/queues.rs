@@ -99,11 +99,6 @@ impl Layout {
         self.places[lane as usize].0
     }
 
-    /// Whether two lanes have the same queue.
-    pub fn share(&self, lane: Lane, other: Lane) -> bool {
-        self.owner(lane) == self.owner(other)
-    }
-
     /// The first lane on the same queue.
     fn owner(&self, lane: Lane) -> usize {
         let place = self.places[lane as usize];

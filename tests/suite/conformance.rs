@@ -16,8 +16,8 @@ use grilly::kernels::table::TILE_SIZES;
 const TELLING: [&str; 4] = ["long_", "one_pixel_output", "batch_0", "padding_larger_than_kernel"];
 /// The same but for long sums, which take a software driver long with most of the kernels that it would not choose.
 const BRIEF: [&str; 3] = ["one_pixel_output", "batch_0", "padding_larger_than_kernel"];
-/// And so many channels that sums can be split along them.
-const WIDE: [&str; 5] = [BRIEF[0], BRIEF[1], BRIEF[2], "channels_130_to_130", "groups_2_channels_32"];
+/// And so many channels that sums can be split along them, and rows and planes that blocks of pixels span.
+const WIDE: [&str; 6] = [BRIEF[0], BRIEF[1], BRIEF[2], "channels_130_to_130", "groups_2_channels_32", "whole_"];
 
 fn prepare(kind: Kind) -> impl Fn(&Case) -> (Data, [Expected; 4]) {
     move |case| {
