@@ -10,12 +10,13 @@ pub struct Family {
     pub defines: &'static [&'static str],
 }
 
-pub const FAMILIES: [Family; 3] = [
+pub const FAMILIES: [Family; 4] = [
     Family {
         word: "tile",
         kernel_trait: "tiled",
         defines: &["THREADS", "THREAD_M", "THREAD_N", "LANES_N", "BLOCK", "SUBGROUP"],
     },
+    Family { word: "strip", kernel_trait: "striped", defines: &["KERNEL_R", "KERNEL_S", "STRIDE", "ROWS"] },
     Family {
         word: "window",
         kernel_trait: "windowed",

@@ -1,12 +1,13 @@
-//! Depthwise layers, groups of few channels and small layers by strips of pixels, for the windows of
-//! `shaders/permutations.txt`: `shaders/lib/strips.glsl`.
+//! Depthwise layers, groups of few channels and small layers by strips of pixels, for the kernels that
+//! `shaders/permutations.txt` lists: `shaders/lib/strips.glsl`.
 
 use super::depthwise;
 use super::implicit_gemm::{operands, results, sizes};
 use super::slices::Reach;
 use super::splits::Reduction;
 use super::table::{
-    STRIPS_BACKWARD_INPUT, STRIPS_BACKWARD_WEIGHT, STRIPS_FORWARD, STRIPS_FORWARD_THREADS as THREADS, WINDOW_SIZES,
+    STRIP_SIZES, STRIPS_BACKWARD_INPUT, STRIPS_BACKWARD_WEIGHT, STRIPS_FORWARD, STRIPS_FORWARD_THREADS as THREADS,
+    WINDOW_SIZES,
 };
 use super::tile::busiest_unit;
 use crate::error::Result;
@@ -33,13 +34,13 @@ const ALL_VECTORS: u32 = VECTORS_INPUT | VECTORS_OUTPUT;
 /// Columns of the source that are read before and after a strip's own.
 const MARGIN: u64 = 4;
 
-/// A window that fits a problem.
+/// A size of the list that fits a problem.
 struct Window {
     index: usize,
     stride: u64,
     rows: u64,
     columns: u64,
-    /// Threads of a weight gradient's workgroup.
+    /// Threads of a workgroup.
     threads: u64,
 }
 
@@ -124,10 +125,21 @@ impl Window {
 
 fn window(problem: &Problem, limits: &Limits) -> Option<Window> {
     let backward_input = problem.pass == Pass::BackwardInput;
-    let index = WINDOW_SIZES.iter().position(|&[r, s, stride, ..]| {
+    let listed = |[r, s, stride]: [u32; 3]| {
         [r, s].map(u64::from) == [problem.r, problem.s] && problem.stride == [u64::from(stride); 2]
-    })?;
-    let [_, _, stride, rows, threads] = WINDOW_SIZES[index].map(u64::from);
+    };
+    let (index, [stride, rows, threads]) = if problem.pass == Pass::BackwardWeight {
+        let mut sizes = WINDOW_SIZES.into_iter().enumerate();
+        let (index, [.., stride, rows, threads]) = sizes.find(|(_, [r, s, stride, ..])| listed([*r, *s, *stride]))?;
+        (index, [stride, rows, threads])
+    } else {
+        let sizes = STRIP_SIZES.into_iter().enumerate().filter(|(_, [r, s, stride, _])| listed([*r, *s, *stride]));
+        // Where a result has few products, short strips have more loads under way; long ones read fewer lines twice.
+        let short = sources(problem) == 1 && !limits.software;
+        let (index, [.., stride, rows]) = sizes.max_by_key(|(_, [.., rows])| if short { !rows } else { *rows })?;
+        (index, [stride, rows, THREADS])
+    };
+    let [stride, rows, threads] = [stride, rows, threads].map(u64::from);
     let columns = if backward_input { 4 * stride } else { 4 };
     // Columns that the strip reads beyond its own, before and after.
     let (before, after) = if backward_input {
@@ -235,12 +247,15 @@ mod tests {
     }
 
     #[test]
-    fn windows_keep_what_their_kernels_rely_on() {
-        for [r, s, stride, rows, threads] in WINDOW_SIZES {
+    fn sizes_keep_what_their_kernels_rely_on() {
+        for [r, s, stride, rows] in STRIP_SIZES {
             assert!(r * s <= 64, "a chain has at most 64 products");
-            assert!(4 * rows <= 64, "so has a strip's part of a weight gradient");
             assert!(matches!(stride, 1 | 2) && rows % stride == 0, "strips of an input gradient begin at one phase");
-            assert!(r * s < threads, "a thread for each result of a weight gradient");
+        }
+        for [r, s, stride, rows, threads] in WINDOW_SIZES {
+            assert!(4 * rows <= 64, "a chain has at most 64 products");
+            assert!(matches!(stride, 1 | 2), "the margins are for these");
+            assert!(r * s < threads, "a thread for each result");
         }
     }
 }
