@@ -135,7 +135,7 @@ fn window(problem: &Problem, limits: &Limits) -> Option<Window> {
     } else {
         let sizes = STRIP_SIZES.into_iter().enumerate().filter(|(_, [r, s, stride, _])| listed([*r, *s, *stride]));
         // Where a result has few products, short strips have more loads under way; long ones read fewer lines twice.
-        let short = sources(problem) == 1 && !limits.software;
+        let short = sources(problem) == 1 && (!limits.software || by_name(problem, limits));
         let (index, [.., stride, rows]) = sizes.max_by_key(|(_, [.., rows])| if short { !rows } else { *rows })?;
         (index, [stride, rows, THREADS])
     };
