@@ -192,14 +192,18 @@ uint dy_column() { return 4 * dy_lane(); }
 #endif
 bool x_loads() { return X_ITEMS == X_LANES || x_lane() < X_ITEMS; }
 
-// Elements from this thread's first channel of a tile to its i-th, or to the last one that exists.
+// Of a tile's channels, the one that a thread's loads are counted from: its own first, or the tile's where some channels
+// do not exist, for some drivers do not take distances in addresses modulo 2³².
+uint counted_from(bool whole, uint first) { return whole ? first : 0; }
+
+// Elements from there to its i-th, or to the last one that exists.
 uint channels_on(bool whole, uint first, uint i, uint step, uint last, uint plane) {
-    return (whole ? i * step : min(first + i * step, last) - first) * plane;
+    return (whole ? i * step : min(first + i * step, last)) * plane;
 }
 
 void fetch() {
     uint column = next_segment * COLUMNS + dy_column();
-    uint dy_channel = next_image * pc.K + group * k_count + first_k + dy_first();
+    uint dy_channel = next_image * pc.K + group * k_count + first_k + counted_from(WHOLE_K, dy_first());
     uint dy_at = (dy_channel * dy_height() + next_line + dy_line()) * dy_width() + column;
     [[unroll]] for (uint i = 0; i < DY_TIMES * DY_LOADS; ++i) {
         uint line = i / DY_LOADS;
@@ -212,7 +216,7 @@ void fetch() {
 #else
     uint x_column = next_segment * COLUMNS * STRIDE + x_lane() - pc.padding_w;
 #endif
-    uint x_channel = next_image * pc.C + group * c_count + first_c + x_first();
+    uint x_channel = next_image * pc.C + group * c_count + first_c + counted_from(WHOLE_C, x_first());
     uint first_row = next_line * pc.stride_h - padding_h();
     uint x_at = (x_channel * x_height() + first_row) * x_width() + x_column;
     [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
