@@ -101,7 +101,8 @@ uint own_c() { return patch_index() / (K_APART / 8) * 4 + patch_m(); }
 
 // Rows of results, of an output channel each, that are in shared memory at once when they are stored.
 const uint RESULT_ROW = TILE_C * TAPS;
-const uint STAGED_K = K_APART * RESULT_ROW <= 4 * 2 * TILE_K * DY_ROW ? K_APART : 8;
+const uint FITTING_K = 4 * 2 * TILE_K * DY_ROW / RESULT_ROW;
+const uint STAGED_K = FITTING_K < TILE_K ? FITTING_K : TILE_K;
 
 uint group, first_k, first_c, k_count, c_count;
 uint next_image, next_line, next_segment; // of the block to be fetched
@@ -337,23 +338,22 @@ void sum_bias(uint half_index) {
 // A thread's results lie apart in memory, so they go through shared memory: neighbouring threads store neighbours, for
 // each written piece of memory costs as much as a whole one.
 void store_totals(uint slice) {
-    [[unroll]] for (uint k = 0; k < THREAD_K; ++k) {
-        [[unroll]] for (uint first = 0; first < K_APART; first += STAGED_K) {
-            barrier();
-            if (own_k() >= first && own_k() < first + STAGED_K) {
-                [[unroll]] for (uint i = 0; i < THREAD_C * TAPS; ++i) {
-                    uint column = (own_c() + i / TAPS * C_APART) * TAPS + i % TAPS;
-                    uint at = (own_k() - first) * RESULT_ROW + column;
-                    dy_tile[at / 4][at % 4] = totals[k * THREAD_C * TAPS + i];
-                }
+    for (uint first = 0; first < TILE_K; first += STAGED_K) {
+        barrier();
+        [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
+            uint row = own_k() + i / (THREAD_C * TAPS) * K_APART - first;
+            uint at = row * RESULT_ROW + (own_c() + i / TAPS % THREAD_C * C_APART) * TAPS + i % TAPS;
+            if (row < STAGED_K) {
+                dy_tile[at / 4][at % 4] = totals[i];
             }
-            barrier();
-            for (uint at = gl_LocalInvocationIndex; at < STAGED_K * RESULT_ROW; at += THREADS) {
-                uint row = first_k + k * K_APART + first + at / RESULT_ROW;
-                uint column = first_c * TAPS + at % RESULT_ROW;
-                if (row < k_count && column < c_count * TAPS) {
-                    WEIGHT((slice * pc.K + group * k_count + row) * c_count * TAPS + column) = dy_tile[at / 4][at % 4];
-                }
+        }
+        barrier();
+        for (uint at = gl_LocalInvocationIndex; at < STAGED_K * RESULT_ROW; at += THREADS) {
+            uint row = first + at / RESULT_ROW;
+            uint column = first_c * TAPS + at % RESULT_ROW;
+            if (row < TILE_K && first_k + row < k_count && column < c_count * TAPS) {
+                uint channel = slice * pc.K + group * k_count + first_k + row;
+                WEIGHT(channel * c_count * TAPS + column) = dy_tile[at / 4][at % 4];
             }
         }
     }
