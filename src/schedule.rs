@@ -25,8 +25,6 @@ pub struct Part {
     pub dispatch: usize,
     /// Its tiles that run now.
     pub tiles: Range<u32>,
-    /// Whether it is the first of its dispatch.
-    pub begins: bool,
     /// Whether it must wait for what runs before it. The first of a later run of images need not if it goes on with a
     /// dispatch, whose own first part did.
     pub waits: bool,
@@ -57,8 +55,8 @@ impl<'a> Progress<'a> {
             let begin = self.next[index].0;
             let end = self.ready(index, arrived);
             if end > begin {
-                let begins = begin == tiles.start;
-                parts.push(Part { dispatch: index, tiles: begin..end, begins, waits: begins || !parts.is_empty() });
+                let waits = begin == tiles.start || !parts.is_empty();
+                parts.push(Part { dispatch: index, tiles: begin..end, waits });
                 self.next[index].0 = end;
             }
         }

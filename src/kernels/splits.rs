@@ -41,7 +41,8 @@ pub struct Reduction {
 
 /// Fewer output pixels than this a split, and summing the splits costs more than it gains.
 const LEAST_PIXELS: u64 = 512;
-/// More output pixels than this a split, and the sum of its chains of 64 grows beyond the accuracy contract.
+/// More output pixels than this a split, and where chains have 64 products, as those of strips, the sum of the chains grows
+/// beyond the accuracy contract.
 const MOST_PIXELS: u64 = 1 << 17;
 /// Workgroups wanted for each that the device runs at once, where it does not matter how many there are.
 const WAVES: u64 = 2;

@@ -54,7 +54,7 @@ const FULL_SPEED_THREADS: f64 = 512.0;
 const THREADS_OF_64_RESULTS: u64 = 256;
 /// Blocks in whose time a workgroup begins and ends.
 const OVERHEAD_BLOCKS: u64 = 4;
-/// Products that `shaders/lib/tile.glsl` chains before it adds them to a second total.
+/// Products that `shaders/lib/chain.glsl` chains at least before they are added to a second total.
 const CHAIN: u64 = 64;
 /// How much longer a block takes whose steps are looked up in a list.
 const LISTED_COST: f64 = 1.25;

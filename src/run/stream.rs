@@ -131,8 +131,8 @@ pub fn read(device: &Arc<Device>, from: Bound<'_>, array: HostArray<'_>) -> Resu
 
 /// Submissions of kernels. Dropped, they are waited for.
 ///
-/// What begins a dispatch follows everything before it, on one lane. What goes on with dispatches, for further images,
-/// takes turns on the lanes: nothing but those images and what the dispatches began after need precede it.
+/// What must wait for what runs before it follows everything, on one lane. What goes on with a dispatch, for further images,
+/// takes turns on the lanes: nothing but those images and what the dispatch began after need precede it.
 struct Compute {
     device: Arc<Device>,
     submitted: Vec<Recorder>,
@@ -140,7 +140,7 @@ struct Compute {
     latest: Vec<Point>,
     /// What the dispatches under way began after.
     before: Vec<Point>,
-    /// Submissions that went on with dispatches.
+    /// Submissions that took turns.
     turns: usize,
 }
 
@@ -168,10 +168,11 @@ impl Compute {
                 // A submission takes no more of the plan than one of its slices, which is as long as one may be.
                 let of = plan.slices.iter().position(|slice| slice.contains(&part.dispatch));
                 // What the rest of a dispatch is to follow must not be in one submission with its first part.
-                let goes_on = part.begins && part.tiles.end < plan.dispatches[part.dispatch].tiles.end;
+                let all = &plan.dispatches[part.dispatch].tiles;
+                let goes_on = part.tiles.start == all.start && part.tiles.end < all.end;
                 let apart = slice.is_some() && slice != of
                     || goes_on
-                    || current.as_ref().is_some_and(|current| current.begins != part.begins);
+                    || current.as_ref().is_some_and(|current| current.waits != part.waits);
                 if let Some(full) = current.take_if(|_| apart) {
                     self.submit(full, there)?;
                 }
@@ -181,7 +182,7 @@ impl Compute {
                 slice = of;
                 let mut submission = match current.take() {
                     Some(submission) => submission,
-                    None => self.begin(part.begins)?,
+                    None => self.begin(part.waits)?,
                 };
                 let operands = operands(pass, part.dispatch, places, *workspace)?;
                 if part.waits {
@@ -194,16 +195,16 @@ impl Compute {
         current.map_or(Ok(()), |last| self.submit(last, there))
     }
 
-    fn begin(&mut self, begins: bool) -> Result<Submission> {
+    fn begin(&mut self, waits: bool) -> Result<Submission> {
         let lanes = self.device.computing_lanes();
-        self.turns += usize::from(!begins);
-        let turn = if begins { 0 } else { self.turns % lanes.len() };
-        Ok(Submission { recorder: Recorder::on(&self.device, lanes[turn])?, begins, turn })
+        self.turns += usize::from(!waits);
+        let turn = if waits { 0 } else { self.turns % lanes.len() };
+        Ok(Submission { recorder: Recorder::on(&self.device, lanes[turn])?, waits, turn })
     }
 
     fn submit(&mut self, submission: Submission, there: Option<Point>) -> Result<()> {
-        let Submission { mut recorder, begins, turn } = submission;
-        let mut after = if begins { self.latest.clone() } else { self.before.clone() };
+        let Submission { mut recorder, waits, turn } = submission;
+        let mut after = if waits { self.latest.clone() } else { self.before.clone() };
         after.extend(there);
         self.latest[turn] = recorder.submit_after(&after)?;
         self.submitted.push(recorder);
@@ -214,8 +215,8 @@ impl Compute {
 /// Work of one kind that is being recorded.
 struct Submission {
     recorder: Recorder,
-    /// Its dispatches begin with it.
-    begins: bool,
+    /// It follows everything before it.
+    waits: bool,
     /// Which of the lanes it has.
     turn: usize,
 }
