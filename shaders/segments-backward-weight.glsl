@@ -107,20 +107,12 @@ const uint STAGED_K = FITTING_K < TILE_K ? FITTING_K : TILE_K;
 uint group, first_k, first_c, k_count, c_count;
 uint next_image, next_line, next_segment; // of the block to be fetched
 
-// Sizes, known while this is compiled where blocks may be planes. Elsewhere a choice would cost registers.
-#if LINES > 2
+// Sizes, known while this is compiled where blocks are planes. A choice by WHOLE_ROWS, too, would cost registers.
 uint dy_width() { return WHOLE_PLANES ? COLUMNS : pc.Q; }
 uint dy_height() { return WHOLE_PLANES ? LINES : pc.P; }
 uint x_width() { return WHOLE_PLANES ? COLUMNS : pc.W; }
 uint x_height() { return WHOLE_PLANES ? LINES : pc.H; }
 uint padding_h() { return WHOLE_PLANES ? (KERNEL_R - 1) * DILATION / 2 : pc.padding_h; }
-#else
-uint dy_width() { return pc.Q; }
-uint dy_height() { return pc.P; }
-uint x_width() { return pc.W; }
-uint x_height() { return pc.H; }
-uint padding_h() { return pc.padding_h; }
-#endif
 uint lines_of_blocks() { return (dy_height() + LINES - 1) / LINES; }
 uint segments() { return (dy_width() + COLUMNS - 1) / COLUMNS; }
 
@@ -260,7 +252,7 @@ void place(uint half_index) {
         [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
             uint row = i / X_LOADS;
             if (in_padding(row, LINES, KERNEL_R) && WHOLE_PLANES) {
-                continue; // nobody reads it
+                continue; // no product uses it
             }
             uint row_at = at + (row * TILE_C + i % X_LOADS * X_STEP) * X_ROW;
 #ifdef X_BY_VECTORS

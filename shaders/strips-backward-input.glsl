@@ -1,4 +1,4 @@
-// dx = the transposed convolution of dy by strips of dx, for a window of permutations.txt.
+// dx = the transposed convolution of dy by strips of dx, for a strip of permutations.txt.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 

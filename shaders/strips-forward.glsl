@@ -1,4 +1,4 @@
-// y = x ⋆ weight + bias by strips of y, for a window of permutations.txt.
+// y = x ⋆ weight + bias by strips of y, for a strip of permutations.txt.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
