@@ -188,7 +188,8 @@ impl Queues {
         let mut info = vk::SubmitInfo::default().command_buffers(&commands);
         let mut timeline = vk::TimelineSemaphoreSubmitInfo::default();
         if let Some(timelines) = &self.timelines {
-            for point in after.iter().filter(|point| point.lane != lane && point.serial > 0) {
+            // The lane's own among them: without a barrier, submissions of one queue may overlap.
+            for point in after.iter().filter(|point| point.serial > 0) {
                 waits[count] = timelines[point.lane as usize];
                 values[count] = point.serial;
                 count += 1;
