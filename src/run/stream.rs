@@ -50,11 +50,12 @@ pub fn pieces(device: &Device, passes: &[Pass], host_bytes: u64) -> Option<Piece
 }
 
 /// Into how many pieces a batch can be cut so that those that are computed at once fill the device in every pass: a kernel
-/// takes as long for a few tiles as for all that run at once. The first and the last piece are one together.
+/// takes as long for a few tiles as for all that run at once, so what does not fill it stays whole. The first and the last
+/// piece are one together.
 fn full_pieces(device: &Device, passes: &[Pass]) -> u64 {
     let wave = u64::from(device.limits().concurrent_workgroups.max(1));
     let waves = passes.iter().flat_map(|pass| pass.ready.plan.walks().map(|walk| walk.tiles_of(pass.images) / wave));
-    waves.min().unwrap_or(1).max(1) * device.computing_lanes().len() as u64 + 1
+    waves.min().unwrap_or(0) * device.computing_lanes().len() as u64 + 1
 }
 
 /// Runs whole passes, and waits for them.
