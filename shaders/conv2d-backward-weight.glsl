@@ -234,11 +234,10 @@ void main() {
     m_count = pc.K / pc.groups;
     input_plane = pc.H * pc.W;
     output_plane = pc.P * pc.Q;
-    bool skip_weight = (pc.flags & FLAG_SKIP_WEIGHT) != 0;
 #ifdef ROWS_IN_LANES
-    weight_columns = skip_weight ? 0 : pc.R * pc.S * vectors(channels()) * 4;
+    weight_columns = pc.R * pc.S * vectors(channels()) * 4;
 #else
-    weight_columns = skip_weight ? 0 : pc.R * pc.S * channels();
+    weight_columns = pc.R * pc.S * channels();
 #endif
     n_count = weight_columns + pc.has_bias;
     uint pixels = pc.N * output_plane;

@@ -25,8 +25,8 @@ void main() {
     if (tile >= pc.tile_end) {
         return;
     }
-    uint taps = (pc.flags & FLAG_SKIP_WEIGHT) != 0 ? 0 : pc.R * pc.S;
-    uint tap_blocks = max((taps + TAPS - 1) / TAPS, 1);
+    uint taps = pc.R * pc.S;
+    uint tap_blocks = (taps + TAPS - 1) / TAPS;
     uint first_tap = tile % tap_blocks * TAPS;
     uint k = tile / tap_blocks % pc.K;
     uint split = tile / tap_blocks / pc.K;

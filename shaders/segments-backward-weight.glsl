@@ -1,6 +1,8 @@
 // dweight (and dbias) as dot products along segments of output rows, for a size of permutations.txt: a workgroup sums
 // TILE_K output channels × TILE_C input channels × all taps over the blocks of one split. Splits are summed by
 // reduce-splits.glsl.
+// Of the bias's gradient, which all tiles of input channels could sum, each one sums every so-many-th block: a slice each,
+// so that no workgroup ends last.
 //
 // Both operands lie in shared memory as they lie in global memory, pixels side by side, so nothing is transposed. A thread
 // keeps THREAD_K output channels × THREAD_C input channels × all taps; it reads vectors of four pixels, and a row of x
@@ -18,6 +20,7 @@
 #define INPUT_ACCESS readonly
 #define INPUT_VECTORS readonly
 #define WEIGHT_ACCESS
+#define WEIGHT_VECTORS
 #define BIAS_ACCESS
 #define OUTPUT_ACCESS readonly
 #define OUTPUT_VECTORS readonly
@@ -91,7 +94,9 @@ X_ITEM x_next[X_LINES * X_LOADS];
 const uint RESULTS = THREAD_K * THREAD_C * TAPS;
 float sums[RESULTS]; // [output channel][input channel][tap]
 float totals[RESULTS];
-float bias_sum, bias_total = 0; // of output channel gl_LocalInvocationIndex of the tile
+vec4 bias_sums; // a thread's part of those of output channel gl_LocalInvocationIndex % TILE_K of the tile
+float bias_total = 0;
+const uint BIAS_PARTS = THREADS / TILE_K;
 
 // A thread's output channels lie K_APART apart, its input channels C_APART.
 const uint K_APART = TILE_K / THREAD_K;
@@ -170,12 +175,16 @@ float read_x(uint at, uint column, bool exists) {
 }
 #endif
 
-// What this thread loads and stores of a block.
-uint dy_lane() { return gl_LocalInvocationIndex % DY_LANES; }
+// What this thread loads and stores of a block. Where there are more threads than items, the last ones do the same:
+// without branches, that is faster than letting them wait.
+uint lane(uint lanes, uint items) {
+    uint own = gl_LocalInvocationIndex % lanes;
+    return items == lanes ? own : min(own, items - 1);
+}
+uint dy_lane() { return lane(DY_LANES, DY_ITEMS); }
 uint dy_first() { return gl_LocalInvocationIndex / DY_LANES; }
-uint x_lane() { return gl_LocalInvocationIndex % X_LANES; }
+uint x_lane() { return lane(X_LANES, X_ITEMS); }
 uint x_first() { return gl_LocalInvocationIndex / X_LANES; }
-bool dy_loads() { return DY_ITEMS == DY_LANES || dy_lane() < DY_ITEMS; }
 #ifdef DY_BY_ELEMENTS
 uint dy_line() { return dy_lane() / COLUMNS; }
 uint dy_column() { return dy_lane() % COLUMNS; }
@@ -183,7 +192,6 @@ uint dy_column() { return dy_lane() % COLUMNS; }
 uint dy_line() { return 0; }
 uint dy_column() { return 4 * dy_lane(); }
 #endif
-bool x_loads() { return X_ITEMS == X_LANES || x_lane() < X_ITEMS; }
 
 // Of a tile's channels, the one that a thread's loads are counted from: its own first, or the tile's where some channels
 // do not exist, for some drivers do not take distances in addresses modulo 2³².
@@ -201,7 +209,7 @@ void fetch() {
     [[unroll]] for (uint i = 0; i < DY_TIMES * DY_LOADS; ++i) {
         uint line = i / DY_LOADS;
         uint on = channels_on(WHOLE_K, dy_first(), i % DY_LOADS, DY_STEP, k_count - 1 - first_k, dy_height() * dy_width());
-        bool exists = dy_loads() && next_line + dy_line() + line < dy_height() && column < dy_width();
+        bool exists = WHOLE_BLOCKS || (next_line + dy_line() + line < dy_height() && column < dy_width());
         dy_next[i] = read_dy(dy_at + line * dy_width() + on, dy_width() - column, exists);
     }
 #ifdef X_BY_VECTORS
@@ -215,7 +223,7 @@ void fetch() {
     [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
         uint row = i / X_LOADS * (LINES > 1 ? 1 : pc.dilation_h);
         uint on = channels_on(WHOLE_C, x_first(), i % X_LOADS, X_STEP, c_count - 1 - first_c, x_height() * x_width());
-        x_next[i] = read_x(x_at + row * x_width() + on, x_column, x_loads() && first_row + row < x_height());
+        x_next[i] = read_x(x_at + row * x_width() + on, x_column, first_row + row < x_height());
     }
     ++next_segment;
     if (next_segment == segments()) {
@@ -236,31 +244,27 @@ bool in_padding(uint place, uint pixels, uint elements) {
 }
 
 void place(uint half_index) {
-    if (dy_loads()) {
-        uint at = (half_index * TILE_K + dy_first()) * DY_ROW + dy_line() * QUADS + dy_column() / 4;
-        [[unroll]] for (uint i = 0; i < DY_TIMES * DY_LOADS; ++i) {
-            uint row_at = at + i % DY_LOADS * (DY_STEP * DY_ROW) + i / DY_LOADS * QUADS;
+    uint dy_at = (half_index * TILE_K + dy_first()) * DY_ROW + dy_line() * QUADS + dy_column() / 4;
+    [[unroll]] for (uint i = 0; i < DY_TIMES * DY_LOADS; ++i) {
+        uint row_at = dy_at + i % DY_LOADS * (DY_STEP * DY_ROW) + i / DY_LOADS * QUADS;
 #ifdef DY_BY_ELEMENTS
-            dy_tile[row_at][dy_column() % 4] = dy_next[i];
+        dy_tile[row_at][dy_column() % 4] = dy_next[i];
 #else
-            dy_tile[row_at] = dy_next[i];
+        dy_tile[row_at] = dy_next[i];
 #endif
-        }
     }
-    if (x_loads()) {
-        uint at = (half_index * X_LINES * TILE_C + x_first()) * X_ROW;
-        [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
-            uint row = i / X_LOADS;
-            if (in_padding(row, LINES, KERNEL_R) && WHOLE_PLANES) {
-                continue; // no product uses it
-            }
-            uint row_at = at + (row * TILE_C + i % X_LOADS * X_STEP) * X_ROW;
-#ifdef X_BY_VECTORS
-            x_tile[row_at + x_lane()] = x_next[i];
-#else
-            x_tile[row_at + x_lane() / 4][x_lane() % 4] = x_next[i];
-#endif
+    uint x_at = (half_index * X_LINES * TILE_C + x_first()) * X_ROW;
+    [[unroll]] for (uint i = 0; i < X_LINES * X_LOADS; ++i) {
+        uint row = i / X_LOADS;
+        if (in_padding(row, LINES, KERNEL_R) && WHOLE_PLANES) {
+            continue; // no product uses it
         }
+        uint row_at = x_at + (row * TILE_C + i % X_LOADS * X_STEP) * X_ROW;
+#ifdef X_BY_VECTORS
+        x_tile[row_at + x_lane()] = x_next[i];
+#else
+        x_tile[row_at + x_lane() / 4][x_lane() % 4] = x_next[i];
+#endif
     }
 }
 
@@ -307,9 +311,14 @@ void multiply_line(uint half_index, uint line, uint columns_left) {
     }
 }
 
-// Drivers unroll its loop, shaderc does not.
+// Drivers unroll the loop, shaderc does not. Where that does not tell what is padding, they only take longer to compile.
+#if LINES == 2 && COLUMNS > 16
+#define EACH_LINE [[dont_unroll]] for
+#else
+#define EACH_LINE [[unroll]] for
+#endif
 void multiply_block(uint half_index, uint lines_left, uint columns_left) {
-    [[unroll]] for (uint line = 0; line < LINES; ++line) {
+    EACH_LINE (uint line = 0; line < LINES; ++line) {
         if (LINES == 1 || WHOLE_BLOCKS || line < lines_left) {
             multiply_line(half_index, line, columns_left);
         }
@@ -317,20 +326,40 @@ void multiply_block(uint half_index, uint lines_left, uint columns_left) {
 }
 
 void sum_bias(uint half_index) {
-    [[unroll]] for (uint i = 0; i < LINES * QUADS; ++i) {
-        vec4 gradients = dy_tile[(half_index * TILE_K + gl_LocalInvocationIndex) * DY_ROW + i];
-        [[unroll]] for (uint pixel = 0; pixel < 4; ++pixel) {
-            if (4 * (i % QUADS) + pixel < COLUMNS) {
-                bias_sum += gradients[pixel];
+    uint part = gl_LocalInvocationIndex / TILE_K;
+    uint row_at = (half_index * TILE_K + gl_LocalInvocationIndex % TILE_K) * DY_ROW;
+    [[unroll]] for (uint i = 0; i < LINES * QUADS; i += BIAS_PARTS) {
+        uint quad = i + part;
+        if (LINES * QUADS % BIAS_PARTS == 0 || quad < LINES * QUADS) {
+            vec4 gradients = dy_tile[row_at + quad];
+            [[unroll]] for (uint pixel = 0; pixel < 4; ++pixel) {
+                bias_sums[pixel] += COLUMNS % 4 == 0 || quad % QUADS * 4 + pixel < COLUMNS ? gradients[pixel] : 0;
             }
         }
+    }
+}
+
+// The parts, in their order.
+void store_bias(uint slice) {
+    barrier();
+    dy_tile[gl_LocalInvocationIndex / 4][gl_LocalInvocationIndex % 4] = bias_total;
+    barrier();
+    uint k = first_k + gl_LocalInvocationIndex;
+    if (gl_LocalInvocationIndex < TILE_K && k < k_count) {
+        for (uint at = gl_LocalInvocationIndex + TILE_K; at < THREADS; at += TILE_K) {
+            bias_total += dy_tile[at / 4][at % 4];
+        }
+        BIAS(slice * pc.K + group * k_count + k) = bias_total;
     }
 }
 
 // A thread's results lie apart in memory, so they go through shared memory: neighbouring threads store neighbours, for
 // each written piece of memory costs as much as a whole one.
 void store_totals(uint slice) {
-    for (uint first = 0; first < TILE_K; first += STAGED_K) {
+    uint first_row = slice * pc.K + group * k_count + first_k;
+    uint rows_left = min(TILE_K, k_count - first_k);
+    bool by_vectors = WHOLE_C && WEIGHT_HAS_VECTORS;
+    for (uint first = 0; first < rows_left; first += STAGED_K) {
         barrier();
         [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
             uint row = own_k() + i / (THREAD_C * TAPS) * K_APART - first;
@@ -340,12 +369,20 @@ void store_totals(uint slice) {
             }
         }
         barrier();
-        for (uint at = gl_LocalInvocationIndex; at < STAGED_K * RESULT_ROW; at += THREADS) {
-            uint row = first + at / RESULT_ROW;
+        uint rows = min(STAGED_K, rows_left - first);
+        if (by_vectors) {
+            for (uint at = gl_LocalInvocationIndex; at < rows * (RESULT_ROW / 4); at += THREADS) {
+                uint row = first_row + first + at / (RESULT_ROW / 4);
+                uint column = first_c * TAPS / 4 + at % (RESULT_ROW / 4);
+                WEIGHT_VECTOR(row * (c_count * TAPS / 4) + column) = dy_tile[at];
+            }
+            continue;
+        }
+        for (uint at = gl_LocalInvocationIndex; at < rows * RESULT_ROW; at += THREADS) {
+            uint row = first_row + first + at / RESULT_ROW;
             uint column = first_c * TAPS + at % RESULT_ROW;
-            if (row < TILE_K && first_k + row < k_count && column < c_count * TAPS) {
-                uint channel = slice * pc.K + group * k_count + first_k + row;
-                WEIGHT(channel * c_count * TAPS + column) = dy_tile[at / 4][at % 4];
+            if (column < c_count * TAPS) {
+                WEIGHT(row * c_count * TAPS + column) = dy_tile[at / 4][at % 4];
             }
         }
     }
@@ -361,10 +398,12 @@ void main() {
     uint tiles_k = (k_count + TILE_K - 1) / TILE_K;
     uint tiles_c = (c_count + TILE_C - 1) / TILE_C;
     first_k = tile % tiles_k * TILE_K;
-    first_c = tile / tiles_k % tiles_c * TILE_C;
+    uint tile_c = tile / tiles_k % tiles_c;
+    first_c = tile_c * TILE_C;
     group = tile / tiles_k / tiles_c % pc.groups;
     uint split = tile / tiles_k / tiles_c / pc.groups;
-    bool sums_bias = pc.has_bias != 0 && first_c == 0 && gl_LocalInvocationIndex < TILE_K;
+
+    uint until_bias = tile_c; // blocks until the next whose part of the bias's gradient this workgroup sums
 
     uint first = split * SPLIT_BLOCKS;
     uint blocks = min(SPLIT_BLOCKS, pc.N * lines_of_blocks() * segments() - first);
@@ -382,7 +421,7 @@ void main() {
         [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
             sums[i] = 0;
         }
-        bias_sum = 0;
+        bias_sums = vec4(0);
         uint end = min(chain + chained, blocks);
         for (uint block = chain; block < end; ++block) {
             place(block % 2);
@@ -395,20 +434,21 @@ void main() {
                 fetch();
             }
             multiply_block(block % 2, lines_left, columns_left);
-            if (sums_bias) {
+            if (until_bias == 0) {
                 sum_bias(block % 2);
+                until_bias = tiles_c;
             }
+            --until_bias;
         }
         [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
             totals[i] += sums[i];
         }
-        bias_total += bias_sum;
+        bias_total += dot(bias_sums, vec4(1));
     }
 
     uint slice = FIRST_SPLIT + split;
     store_totals(slice);
-    uint k = first_k + gl_LocalInvocationIndex;
-    if (sums_bias && k < k_count) {
-        BIAS(slice * pc.K + group * k_count + k) = bias_total;
+    if (pc.has_bias != 0) {
+        store_bias(slice * tiles_c + tile_c);
     }
 }

@@ -64,7 +64,6 @@ layout(push_constant) uniform Push {
 } pc;
 
 const uint FLAG_ACCUMULATE = 1u; // add to what the result held
-const uint FLAG_SKIP_WEIGHT = 2u; // weight gradients: only the bias's is wanted
 const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often a result's sum is split
 
 // INPUT_AT(INPUT_BASE + i) is INPUT(i), for those who add the base once.
@@ -78,6 +77,7 @@ const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often
 #define INPUT_HAS_VECTORS (uvec2(pc.input_at).x % 16 == 0)
 #define WEIGHT(i) pc.weight_at.values[i]
 #define WEIGHT_VECTOR(i) Vectors(pc.weight_at).values[i]
+#define WEIGHT_HAS_VECTORS (uvec2(pc.weight_at).x % 16 == 0)
 #define BIAS(i) pc.bias_at.values[i]
 #define OUTPUT(i) pc.output_at.values[i]
 #define OUTPUT_VECTOR(i) Vectors(pc.output_at).values[i]
@@ -92,6 +92,7 @@ const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often
 #define INPUT_HAS_VECTORS (pc.input_base % 4 == 0)
 #define WEIGHT(i) weight_tensor.values[pc.weight_base + (i)]
 #define WEIGHT_VECTOR(i) weight_vectors.values[pc.weight_base / 4 + (i)]
+#define WEIGHT_HAS_VECTORS (pc.weight_base % 4 == 0)
 #define BIAS(i) bias_tensor.values[pc.bias_base + (i)]
 #define OUTPUT(i) OUTPUT_AT(pc.output_base + (i))
 #define OUTPUT_VECTOR(i) output_vectors.values[pc.output_base / 4 + (i)]

@@ -2,7 +2,7 @@
 
 use super::implicit_gemm::{operands, sizes};
 use super::slices::{Reach, whole};
-use super::splits::Reduction;
+use super::splits::{LEAST_PIXELS, Reduction};
 use super::table::{
     DEPTHWISE_BACKWARD_INPUT, DEPTHWISE_BACKWARD_WEIGHT, DEPTHWISE_BACKWARD_WEIGHT_TAPS as TAPS,
     DEPTHWISE_BACKWARD_WEIGHT_THREADS as THREADS, DEPTHWISE_FORWARD, DEPTHWISE_FORWARD_RUN as RUN,
@@ -57,16 +57,17 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
 
 /// Weight gradient.
 pub fn reduction(problem: &Problem, limits: &Limits) -> Reduction {
-    let tap_blocks = if problem.options.skip_weight { 1 } else { problem.taps().div_ceil(u64::from(TAPS)) };
     Reduction {
         problem: problem.clone(),
         kernel: &DEPTHWISE_BACKWARD_WEIGHT,
         tile: 0,
         specialization: vec![],
-        tiles: problem.k * tap_blocks,
+        tiles: problem.k * problem.taps().div_ceil(u64::from(TAPS)),
+        bias_slices: 1,
         residents: 0,
         image_units: problem.p * problem.q,
         unit_pixels: 1,
+        least_pixels: LEAST_PIXELS,
         step: u64::from(THREADS),
         most_units: limits.loop_iterations.saturating_mul(u64::from(THREADS)),
         seconds: problem.flops() / (EFFICIENCY * limits.flops),

@@ -244,8 +244,8 @@ impl Parts {
         let values = whole(Role::Bias, problem.bias_elements());
         let bias = problem.options.bias.then_some(Bias { values, channels, plane });
         let Parts { partial, result, splits } = *self;
-        let sum = Sum { partial, splits, bias, result, accumulate: problem.options.accumulate };
-        reduce::plan(sum, limits, addresses, plan)
+        let sum = Sum { partial, splits, bias, result, accumulate: problem.options.accumulate, addresses };
+        reduce::plan(sum, limits, plan)
     }
 }
 

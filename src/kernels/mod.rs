@@ -1,5 +1,6 @@
 //! The kernels: one file per algorithm, each a pure function from a problem to dispatches.
 
+mod bias;
 mod channels;
 mod depthwise;
 mod elementwise;
@@ -78,7 +79,5 @@ impl Kernel {
 
 /// Add to what the result held.
 const FLAG_ACCUMULATE: u32 = 1;
-/// Weight gradients: only the bias's is wanted.
-const FLAG_SKIP_WEIGHT: u32 = 2;
 /// `SPLITS_UNIT`: the flags' higher bits are a number.
 const SPLITS_UNIT: u32 = 256;

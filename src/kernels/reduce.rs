@@ -7,8 +7,13 @@ use crate::plan::{Dispatch, Limits, Operand, Plan, Sizes};
 
 /// Bytes of partial sums beyond which splitting stops; any binding reaches as many.
 pub(super) const MOST_PARTIAL_BYTES: u64 = 64 << 20;
-/// Threads that share an element's splits, where there may be many.
-const SUMMERS: u64 = 4;
+/// A thread's share of an element's splits, beyond which others help it, where they are not busy with elements of their own.
+const MOST_SPLITS: u64 = 4;
+/// Threads that share an element's splits at most.
+const MOST_SUMMERS: u64 = 32;
+const _: () = assert!(MOST_SUMMERS <= THREADS as u64);
+/// Threads that keep a device busy.
+const ENOUGH_THREADS: u64 = 1 << 17;
 
 /// A bias to be added to every plane of a result.
 pub struct Bias {
@@ -26,16 +31,21 @@ pub struct Sum {
     pub result: Operand,
     /// Add to what the result held.
     pub accumulate: bool,
+    /// Reach the tensors through addresses.
+    pub addresses: bool,
 }
 
 /// Appends `result = Σ partial + bias`. Nothing for an empty result.
-pub fn plan(sum: Sum, limits: &Limits, addresses: bool, plan: &mut Plan) -> Result<()> {
-    let Sum { partial, splits, bias, result, accumulate } = sum;
+pub fn plan(sum: Sum, limits: &Limits, plan: &mut Plan) -> Result<()> {
+    let Sum { partial, splits, bias, result, accumulate, addresses } = sum;
     if result.bytes == 0 {
         return Ok(());
     }
     let elements = result.bytes / 4;
-    let summers = if splits > SUMMERS { SUMMERS } else { 1 };
+    let mut summers = 1;
+    while splits > MOST_SPLITS * summers && summers < MOST_SUMMERS && elements * summers < ENOUGH_THREADS {
+        summers *= 2;
+    }
     let mut problem = [0; 17];
     if let Some(Bias { channels, plane, .. }) = bias {
         (problem[4], problem[5], problem[16]) = (channels as u32, plane as u32, 1); // K, P, has_bias

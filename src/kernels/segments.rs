@@ -1,7 +1,7 @@
 //! Weight (and bias) gradient along segments of output rows, for the kernels of `shaders/permutations.txt`:
 //! `shaders/segments-backward-weight.glsl`.
 
-use super::splits::Reduction;
+use super::splits::{LEAST_PIXELS, Reduction};
 use super::table::{SEGMENT_SIZES, SEGMENTS_BACKWARD_WEIGHT};
 use crate::plan::{Limits, Module, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
 use crate::problem::Problem;
@@ -58,11 +58,14 @@ impl Segment {
         problem.p.div_ceil(self.lines) * problem.q.div_ceil(self.columns)
     }
 
+    /// Tiles of a group's input channels.
+    fn tiles_c(&self, problem: &Problem) -> u64 {
+        problem.channels_per_group().div_ceil(self.tile_c)
+    }
+
     /// Tiles of all channels.
     fn tiles(&self, problem: &Problem) -> u64 {
-        let k = problem.outputs_per_group().div_ceil(self.tile_k);
-        let c = problem.channels_per_group().div_ceil(self.tile_c);
-        problem.groups * k * c
+        problem.groups * problem.outputs_per_group().div_ceil(self.tile_k) * self.tiles_c(problem)
     }
 
     /// Operations, those on what does not exist among them.
@@ -92,9 +95,6 @@ impl Segment {
 
 /// The kernel, if there is one for this window.
 pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
-    if problem.options.skip_weight {
-        return None;
-    }
     let problem = flattened(problem);
     let fitting = segments().filter(|segment| segment.fits(&problem, limits));
     let best = fitting.min_by(|a, b| a.operations(&problem).total_cmp(&b.operations(&problem)))?;
@@ -107,9 +107,11 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         tile: best.index,
         specialization: best.specialization(&problem, module),
         tiles: best.tiles(&problem),
+        bias_slices: best.tiles_c(&problem),
         residents: (RESIDENT_THREADS / best.threads).max(1),
         image_units: best.blocks(&problem),
         unit_pixels: best.lines * best.columns,
+        least_pixels: LEAST_PIXELS,
         step: 1,
         most_units: limits.loop_iterations / rounds,
         seconds: best.operations(&problem) / (efficiency * limits.flops),
@@ -139,6 +141,7 @@ mod tests {
             let [_, s, stride, dilation, columns, lines, threads, tile_k, tile_c, thread_k, thread_c] = sizes;
             assert!(columns * lines <= 64, "the shortest chain has 64 products");
             assert_eq!(threads, tile_k / thread_k * (tile_c / thread_c), "every thread has channels");
+            assert!(tile_c.is_multiple_of(4), "rows of a workgroup's results are whole vectors");
             assert!((tile_k / thread_k).is_multiple_of(8) && threads >= tile_k, "threads lie in patches of 8 x 4");
             let loaded_at_once = |items: u32| threads / items.next_power_of_two().max(4);
             let quads = columns.div_ceil(4);

@@ -3,7 +3,7 @@
 use super::implicit_gemm::Choice;
 use super::slices::whole;
 use super::splits::{self, Reduction};
-use super::{depthwise, implicit_gemm, pack, pad, segments, strips, wgrad};
+use super::{bias, depthwise, implicit_gemm, pack, pad, reduce, segments, strips, wgrad};
 use crate::error::Result;
 use crate::plan::{Limits, Operand, Plan, Role};
 use crate::problem::{Pass, PassOptions, Problem};
@@ -87,16 +87,31 @@ fn plan_unpadded(problem: &Problem, limits: &Limits, prepacked: bool, plan: &mut
 
 fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
     let PassOptions { bias, skip_weight, .. } = problem.options;
-    if skip_weight && !bias {
-        return Ok(());
-    }
-    if problem.transposed && bias {
+    let bias_alone = bias && (skip_weight || problem.transposed);
+    let mut sums = Vec::new();
+    if bias_alone {
         let first = plan.dispatches.len();
-        plan_backward_weight(&bias_over_input(problem), limits, plan)?;
-        relocate(plan, first, Role::Output, Role::Input, 0);
-        let options = PassOptions { bias: false, ..problem.options };
-        return plan_backward_weight(&Problem { options, ..problem.clone() }, limits, plan);
+        let summed = if problem.transposed { bias_over_input(problem) } else { problem.clone() };
+        sums.extend(splits::plan(&bias::reduction(&summed, limits), limits, plan)?.into_iter().flatten());
+        if problem.transposed {
+            relocate(plan, first, Role::Output, Role::Input, 0);
+        }
     }
+    if !skip_weight {
+        let options = PassOptions { bias: bias && !bias_alone, ..problem.options };
+        for kernel in reductions(&Problem { options, ..problem.clone() }, limits)? {
+            if let Some(of_kernel) = splits::plan(&kernel, limits, plan)? {
+                sums.extend(of_kernel);
+                break;
+            }
+        }
+    }
+    // Behind all that splits compute, so that there is one barrier.
+    sums.into_iter().try_for_each(|sum| reduce::plan(sum, limits, plan))
+}
+
+/// The kernels that compute a weight's gradient, and the bias's if it is asked for, the cheapest first.
+fn reductions(problem: &Problem, limits: &Limits) -> Result<Vec<Reduction>> {
     let any = if depthwise::applies(problem) {
         depthwise::reduction(problem, limits)
     } else {
@@ -108,15 +123,11 @@ fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> 
         .collect();
     let cost = |kernel: &Reduction| if limits.kernel == Some(kernel.kernel.name()) { 0.0 } else { kernel.cost(limits) };
     kernels.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
-    for kernel in &kernels {
-        if splits::plan(kernel, limits, plan)? {
-            break;
-        }
-    }
-    Ok(())
+    Ok(kernels)
 }
 
-/// The bias's gradient alone, of a convolution whose output is this problem's input.
+/// The convolution of one channel whose output is a transposed one's, this problem's input; their biases' gradients are
+/// the same.
 fn bias_over_input(problem: &Problem) -> Problem {
     Problem {
         c: 1,
@@ -131,7 +142,6 @@ fn bias_over_input(problem: &Problem) -> Problem {
         dilation: [1, 1],
         groups: 1,
         transposed: false,
-        options: PassOptions { skip_weight: true, ..problem.options },
         ..problem.clone()
     }
 }

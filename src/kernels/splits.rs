@@ -1,10 +1,10 @@
 //! Splitting the long reduction of a weight (and bias) gradient over workgroups, whatever the kernel.
 
+use super::Kernel;
 use super::channels::{Packing, filled};
-use super::reduce::{self, MOST_PARTIAL_BYTES, Sum};
+use super::reduce::{MOST_PARTIAL_BYTES, Sum};
 use super::slices::{Reach, whole};
 use super::tile::busiest_unit;
-use super::{FLAG_SKIP_WEIGHT, Kernel};
 use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Walk};
 use crate::problem::Problem;
@@ -21,12 +21,16 @@ pub struct Reduction {
     pub specialization: Vec<u32>,
     /// Workgroups of one split.
     pub tiles: u64,
+    /// Parts of the bias's gradient that a split writes, one after the other.
+    pub bias_slices: u64,
     /// Workgroups that one of the device's units runs at once; 0: many, it does not matter how many.
     pub residents: u64,
     /// Units that an image of the output is summed by.
     pub image_units: u64,
     /// Output pixels of a unit.
     pub unit_pixels: u64,
+    /// Fewer output pixels than this a split, and summing the splits costs more than it gains.
+    pub least_pixels: u64,
     /// Units that a workgroup takes at a time.
     pub step: u64,
     /// Units that a workgroup can sum at most.
@@ -39,8 +43,8 @@ pub struct Reduction {
     pub packs_channels: bool,
 }
 
-/// Fewer output pixels than this a split, and summing the splits costs more than it gains.
-const LEAST_PIXELS: u64 = 512;
+/// What [`Reduction::least_pixels`] is for most kernels.
+pub const LEAST_PIXELS: u64 = 512;
 /// More output pixels than this a split, and where chains have 64 products, as those of strips, the sum of the chains grows
 /// beyond the accuracy contract.
 const MOST_PIXELS: u64 = 1 << 17;
@@ -53,7 +57,7 @@ impl Reduction {
     /// Estimated seconds on a device that it may not fill.
     pub fn cost(&self, limits: &Limits) -> f64 {
         let pixels = self.problem.n * self.image_units * self.unit_pixels;
-        let splits = self.wanted_splits(limits).min(pixels.div_ceil(LEAST_PIXELS)).max(1);
+        let splits = self.wanted_splits(limits).min(pixels.div_ceil(self.least_pixels)).max(1);
         let workgroups = (self.tiles * splits).max(1);
         let threads = self.kernel.tiled(self.tile, false).local_size.map(u64::from).iter().product();
         busiest_unit(self.seconds / workgroups as f64, workgroups, threads, limits)
@@ -76,9 +80,12 @@ impl Reduction {
     }
 }
 
-/// Splits the reduction, and sums the splits where there is more than one. Plans nothing, and returns false, for a
-/// kernel that would need addresses and does not take any.
-pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<bool> {
+/// Splits the reduction, and returns the sums of splits that are to be planned after it, once for each gradient of more
+/// than one split. Plans nothing, and returns `None`, for a kernel that would need addresses and does not take any.
+///
+/// # Errors
+/// `Unsupported` for tensors beyond this device's reach.
+pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<Option<Vec<Sum>>> {
     let problem = &reduction.problem;
     let weights = if problem.options.skip_weight { 0 } else { problem.weight_elements() };
     let biases = if problem.options.bias { problem.k } else { 0 };
@@ -89,47 +96,52 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<b
     // Every slice of the batch has at least one split; beyond that, as many as fill the device.
     let units = reduction.image_units;
     let wanted = reduction.wanted_splits(limits);
-    let affordable = MOST_PARTIAL_BYTES / 4 / (weights + biases).max(1);
+    let affordable = MOST_PARTIAL_BYTES / 4 / (weights + reduction.bias_slices * biases).max(1);
     let most = wanted.min(affordable).max(1);
     let longest = reduction.most_units / reduction.step * reduction.step;
-    let least = LEAST_PIXELS.div_ceil(reduction.unit_pixels);
+    let least = reduction.least_pixels.div_ceil(reduction.unit_pixels);
     let even = (problem.n * units).div_ceil(most).max(least).next_multiple_of(reduction.step);
     let split_units = even.min(longest).min(MOST_PIXELS / reduction.unit_pixels);
     let splits_of = |count: u64| (count * units).div_ceil(split_units);
     let splits: u64 = images.iter().map(|part| splits_of(part.count)).sum();
 
     // Every slice of the batch adds a partial sum, so together they may reach beyond a binding where no tensor does.
-    let partial_elements = splits.saturating_mul(weights.max(biases));
+    let partial_elements = splits.saturating_mul(weights.max(reduction.bias_slices * biases));
     let addresses = reach.addresses_for(partial_elements, limits).ok_or_else(|| {
         Error::unsupported(format!(
             "the weight's gradient takes {splits} partial sums of {} bytes each, more than this device binds at most",
-            4 * weights.max(biases)
+            4 * weights.max(reduction.bias_slices * biases)
         ))
     })?;
     let addresses = addresses || reduction.prefers_addresses;
     if addresses && !reduction.kernel.takes_addresses() {
-        return Ok(false);
+        return Ok(None);
     }
 
-    let direct = splits == 1 && !problem.options.accumulate;
-    let (weight_at, bias_at) = if direct {
-        (whole(Role::Weight, weights), whole(Role::Bias, biases))
-    } else {
-        (partial(plan, splits * weights), partial(plan, splits * biases))
+    let accumulate = problem.options.accumulate;
+    let mut sums = Vec::new();
+    let mut results = |role: Role, elements: u64, splits: u64| {
+        let result = whole(role, elements);
+        if splits == 1 && !accumulate {
+            return result;
+        }
+        let bytes = 4 * splits * elements;
+        let partial = Operand { role: Role::Workspace, offset: plan.reserve(bytes), bytes };
+        sums.push(Sum { partial, splits, bias: None, result, accumulate, addresses });
+        partial
     };
+    let weight_at = results(Role::Weight, weights, splits);
+    let bias_at = results(Role::Bias, biases, splits * reduction.bias_slices);
     let (mut input_packing, mut output_packing) = (Packing::new(Role::Input), Packing::new(Role::Output));
     let mut first_split = 0;
     for part in &images {
         let (mut input, mut output) = (part.input(problem), part.output(problem));
         if reduction.packs_channels {
-            if !problem.options.skip_weight {
-                input = input_packing.plan(problem, limits, part, addresses, plan)?;
-            }
+            input = input_packing.plan(problem, limits, part, addresses, plan)?;
             output = output_packing.plan(problem, limits, part, addresses, plan)?;
         }
         let part_splits = splits_of(part.count);
         let mut sizes = part.sizes(problem);
-        sizes.flags = if problem.options.skip_weight { FLAG_SKIP_WEIGHT } else { 0 };
         sizes.extra = [split_units as u32, 0];
         let share = part.count as f64 / problem.n as f64;
         let dispatch = Dispatch {
@@ -138,7 +150,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<b
             operands: [
                 (!problem.options.skip_weight).then_some(input),
                 slice_of(weight_at, first_split, part_splits, weights),
-                slice_of(bias_at, first_split, part_splits, biases),
+                slice_of(bias_at, first_split, part_splits, reduction.bias_slices * biases),
                 Some(output),
             ],
             sizes,
@@ -148,18 +160,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<b
         plan.push_walking(dispatch, part.count, share * reduction.seconds, walk)?;
         first_split += part_splits;
     }
-    if !direct {
-        let accumulate = problem.options.accumulate;
-        for (partial, role, elements) in [(weight_at, Role::Weight, weights), (bias_at, Role::Bias, biases)] {
-            let sum = Sum { partial, splits, bias: None, result: whole(role, elements), accumulate };
-            reduce::plan(sum, limits, addresses, plan)?;
-        }
-    }
-    Ok(true)
-}
-
-fn partial(plan: &mut Plan, elements: u64) -> Operand {
-    Operand { role: Role::Workspace, offset: plan.reserve(4 * elements), bytes: 4 * elements }
+    Ok(Some(sums))
 }
 
 /// The slices that one dispatch's splits write; none where that gradient is not wanted.

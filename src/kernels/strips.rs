@@ -4,7 +4,7 @@
 use super::depthwise;
 use super::implicit_gemm::{operands, results, sizes};
 use super::slices::Reach;
-use super::splits::Reduction;
+use super::splits::{LEAST_PIXELS, Reduction};
 use super::table::{
     STRIP_SIZES, STRIPS_BACKWARD_INPUT, STRIPS_BACKWARD_WEIGHT, STRIPS_FORWARD, STRIPS_FORWARD_THREADS as THREADS,
     WINDOW_SIZES,
@@ -181,7 +181,7 @@ fn vectors(problem: &Problem) -> u32 {
 /// Weight gradient, if there is a kernel for it. Each pair of an input and an output channel of a group is summed on its
 /// own, so it is for few of them.
 pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
-    let window = window(problem, limits).filter(|_| !problem.options.skip_weight)?;
+    let window = window(problem, limits)?;
     let module = STRIPS_BACKWARD_WEIGHT.tiled(window.index, false);
     let efficiency = match problem.channels_per_group() {
         1 => EFFICIENCY,
@@ -194,9 +194,11 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         tile: window.index,
         specialization: specialization(problem, limits, module, &window, false, 1),
         tiles: problem.k * problem.channels_per_group(),
+        bias_slices: 1,
         residents: 0,
         image_units: problem.p.div_ceil(window.rows) * problem.q.div_ceil(window.columns),
         unit_pixels: window.rows * window.columns,
+        least_pixels: LEAST_PIXELS,
         step: window.threads,
         // A round a strip, and a few to sum what the threads have.
         most_units: (limits.loop_iterations / 2).saturating_mul(window.threads),

@@ -1,7 +1,7 @@
 //! Weight (and bias) gradient as a product of matrices: `shaders/conv2d-backward-weight.glsl`.
 
 use super::channels::filled;
-use super::splits::Reduction;
+use super::splits::{LEAST_PIXELS, Reduction};
 use super::table::CONV2D_BACKWARD_WEIGHT;
 use super::tile::{Chosen, Size, Takers, choose};
 use crate::error::Result;
@@ -13,7 +13,7 @@ use crate::problem::Problem;
 /// # Errors
 /// `Unsupported` if no tile can be run.
 pub fn reduction(problem: &Problem, limits: &Limits) -> Result<Reduction> {
-    let weights = if problem.options.skip_weight { 0 } else { problem.channels_per_group() * problem.taps() };
+    let weights = problem.channels_per_group() * problem.taps();
     let size = Size {
         m: problem.outputs_per_group(),
         n: weights + u64::from(problem.options.bias),
@@ -29,7 +29,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Result<Reduction> {
     // Splitting fills the device whatever the tile, so the waves of one split do not count, nor does its length.
     let unlimited = Limits { concurrent_workgroups: 1, loop_iterations: u64::MAX, ..limits.clone() };
     let Chosen { tile, seconds, .. } = choose(&CONV2D_BACKWARD_WEIGHT, &size, &unlimited)?;
-    let columns = if tile.packs_channels() && !problem.options.skip_weight {
+    let columns = if tile.packs_channels() {
         filled(problem).channels_per_group() * problem.taps() + u64::from(problem.options.bias)
     } else {
         size.n
@@ -40,9 +40,11 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Result<Reduction> {
         tile: tile.index,
         specialization: vec![],
         tiles: size.m.div_ceil(tile.m()) * columns.div_ceil(tile.n()) * problem.groups,
+        bias_slices: 1,
         residents: 0,
         image_units: problem.p * problem.q,
         unit_pixels: 1,
+        least_pixels: LEAST_PIXELS,
         step: u64::from(tile.block),
         most_units: tile.most_terms(limits),
         seconds,
