@@ -1,8 +1,8 @@
 // dweight (and dbias) as dot products along segments of output rows, for a size of permutations.txt: a workgroup sums
 // TILE_K output channels × TILE_C input channels × all taps over the blocks of one split. Splits are summed by
 // reduce-splits.glsl.
-// Of the bias's gradient, which all tiles of input channels could sum, each one sums every so-many-th block: a slice each,
-// so that no workgroup ends last.
+// All tiles of input channels load the same dy, so they share the bias's gradient, and no workgroup ends last: tile i of n
+// sums blocks i, i + n and so on, and writes a slice of its own.
 //
 // Both operands lie in shared memory as they lie in global memory, pixels side by side, so nothing is transposed. A thread
 // keeps THREAD_K output channels × THREAD_C input channels × all taps; it reads vectors of four pixels, and a row of x
@@ -175,8 +175,8 @@ float read_x(uint at, uint column, bool exists) {
 }
 #endif
 
-// What this thread loads and stores of a block. Where there are more threads than items, the last ones do the same:
-// without branches, that is faster than letting them wait.
+// What this thread loads and stores of a block. Threads beyond the items do as the last item's does: without a branch,
+// that is faster than letting them wait.
 uint lane(uint lanes, uint items) {
     uint own = gl_LocalInvocationIndex % lanes;
     return items == lanes ? own : min(own, items - 1);
@@ -311,7 +311,7 @@ void multiply_line(uint half_index, uint line, uint columns_left) {
     }
 }
 
-// Drivers unroll the loop, shaderc does not. Where that does not tell what is padding, they only take longer to compile.
+// Drivers unroll the loop, shaderc does not. For lines of 28 pixels that only takes them longer to compile.
 #if LINES == 2 && COLUMNS > 16
 #define EACH_LINE [[dont_unroll]] for
 #else
@@ -331,10 +331,9 @@ void sum_bias(uint half_index) {
     [[unroll]] for (uint i = 0; i < LINES * QUADS; i += BIAS_PARTS) {
         uint quad = i + part;
         if (LINES * QUADS % BIAS_PARTS == 0 || quad < LINES * QUADS) {
-            vec4 gradients = dy_tile[row_at + quad];
-            [[unroll]] for (uint pixel = 0; pixel < 4; ++pixel) {
-                bias_sums[pixel] += COLUMNS % 4 == 0 || quad % QUADS * 4 + pixel < COLUMNS ? gradients[pixel] : 0;
-            }
+            // Of rows that are no whole vectors, the last one's rest is not written.
+            bvec4 exist = lessThan(quad % QUADS * 4 + uvec4(0, 1, 2, 3), uvec4(COLUMNS));
+            bias_sums += mix(vec4(0), dy_tile[row_at + quad], exist);
         }
     }
 }
@@ -403,7 +402,8 @@ void main() {
     group = tile / tiles_k / tiles_c % pc.groups;
     uint split = tile / tiles_k / tiles_c / pc.groups;
 
-    uint until_bias = tile_c; // blocks until the next whose part of the bias's gradient this workgroup sums
+    // Blocks until the next whose part of the bias's gradient this workgroup sums.
+    uint until_bias = pc.has_bias != 0 ? tile_c : 0xFFFFFFFFu;
 
     uint first = split * SPLIT_BLOCKS;
     uint blocks = min(SPLIT_BLOCKS, pc.N * lines_of_blocks() * segments() - first);

@@ -256,6 +256,10 @@ def extents():
     yield conv("whole_planes_7x7_padded_otherwise", 2, 5, 5, 8, 6, 3, padding=(2, (1, 0)))
     yield conv("whole_rows_14", 2, 5, 14, 14, 10, 3, padding=1)
     yield conv("whole_rows_28", 1, 9, 6, 28, 65, 3, padding=1)
+    yield conv("whole_rows_28_of_three_tiles", 2, 17, 20, 28, 5, 3, padding=1)
+    yield conv("whole_planes_7x7_of_many_tiles", 1, 264, 7, 7, 5, 3, padding=1)
+    yield conv("many_pixels_in_whole_vectors", 3, 1, 96, 88, 2, 1)
+    yield conv("many_pixels_one_by_one", 3, 1, 93, 91, 2, 1)
 
 
 def networks():

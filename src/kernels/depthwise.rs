@@ -2,7 +2,7 @@
 
 use super::implicit_gemm::{operands, sizes};
 use super::slices::{Reach, whole};
-use super::splits::{LEAST_PIXELS, Reduction};
+use super::splits::Reduction;
 use super::table::{
     DEPTHWISE_BACKWARD_INPUT, DEPTHWISE_BACKWARD_WEIGHT, DEPTHWISE_BACKWARD_WEIGHT_TAPS as TAPS,
     DEPTHWISE_BACKWARD_WEIGHT_THREADS as THREADS, DEPTHWISE_FORWARD, DEPTHWISE_FORWARD_RUN as RUN,
@@ -67,7 +67,6 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Reduction {
         residents: 0,
         image_units: problem.p * problem.q,
         unit_pixels: 1,
-        least_pixels: LEAST_PIXELS,
         step: u64::from(THREADS),
         most_units: limits.loop_iterations.saturating_mul(u64::from(THREADS)),
         seconds: problem.flops() / (EFFICIENCY * limits.flops),

@@ -1,7 +1,7 @@
 //! Weight (and bias) gradient along segments of output rows, for the kernels of `shaders/permutations.txt`:
 //! `shaders/segments-backward-weight.glsl`.
 
-use super::splits::{LEAST_PIXELS, Reduction};
+use super::splits::Reduction;
 use super::table::{SEGMENT_SIZES, SEGMENTS_BACKWARD_WEIGHT};
 use crate::plan::{Limits, Module, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT};
 use crate::problem::Problem;
@@ -111,7 +111,6 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         residents: (RESIDENT_THREADS / best.threads).max(1),
         image_units: best.blocks(&problem),
         unit_pixels: best.lines * best.columns,
-        least_pixels: LEAST_PIXELS,
         step: 1,
         most_units: limits.loop_iterations / rounds,
         seconds: best.operations(&problem) / (efficiency * limits.flops),
@@ -141,8 +140,9 @@ mod tests {
             let [_, s, stride, dilation, columns, lines, threads, tile_k, tile_c, thread_k, thread_c] = sizes;
             assert!(columns * lines <= 64, "the shortest chain has 64 products");
             assert_eq!(threads, tile_k / thread_k * (tile_c / thread_c), "every thread has channels");
+            assert!(threads.is_multiple_of(tile_k), "threads share the bias's channels evenly");
             assert!(tile_c.is_multiple_of(4), "rows of a workgroup's results are whole vectors");
-            assert!((tile_k / thread_k).is_multiple_of(8) && threads >= tile_k, "threads lie in patches of 8 x 4");
+            assert!((tile_k / thread_k).is_multiple_of(8), "threads lie in patches of 8 x 4");
             let loaded_at_once = |items: u32| threads / items.next_power_of_two().max(4);
             let quads = columns.div_ceil(4);
             let of_dy = if columns.is_multiple_of(4) { quads } else { lines * columns };

@@ -1,10 +1,11 @@
 //! Which kernels serve a problem on a device.
 
 use super::implicit_gemm::Choice;
+use super::reduce::{self, Sum};
 use super::slices::whole;
 use super::splits::{self, Reduction};
-use super::{bias, depthwise, implicit_gemm, pack, pad, reduce, segments, strips, wgrad};
-use crate::error::Result;
+use super::{bias, depthwise, implicit_gemm, pack, pad, segments, strips, wgrad};
+use crate::error::{Error, Result};
 use crate::plan::{Limits, Operand, Plan, Role};
 use crate::problem::{Pass, PassOptions, Problem};
 
@@ -92,22 +93,28 @@ fn plan_backward_weight(problem: &Problem, limits: &Limits, plan: &mut Plan) -> 
     if bias_alone {
         let first = plan.dispatches.len();
         let summed = if problem.transposed { bias_over_input(problem) } else { problem.clone() };
-        sums.extend(splits::plan(&bias::reduction(&summed, limits), limits, plan)?.into_iter().flatten());
+        sums.extend(plan_any(&[bias::reduction(summed, limits)], limits, plan)?);
         if problem.transposed {
             relocate(plan, first, Role::Output, Role::Input, 0);
         }
     }
     if !skip_weight {
         let options = PassOptions { bias: bias && !bias_alone, ..problem.options };
-        for kernel in reductions(&Problem { options, ..problem.clone() }, limits)? {
-            if let Some(of_kernel) = splits::plan(&kernel, limits, plan)? {
-                sums.extend(of_kernel);
-                break;
-            }
+        let problem = Problem { options, ..problem.clone() };
+        sums.extend(plan_any(&reductions(&problem, limits)?, limits, plan)?);
+    }
+    // Last: until then, a kernel follows the one before through its images.
+    sums.into_iter().try_for_each(|sum| reduce::plan(sum, limits, plan))
+}
+
+/// Plans the first of the kernels that this device can run.
+fn plan_any(kernels: &[Reduction], limits: &Limits, plan: &mut Plan) -> Result<Vec<Sum>> {
+    for kernel in kernels {
+        if let Some(sums) = splits::plan(kernel, limits, plan)? {
+            return Ok(sums);
         }
     }
-    // Behind all that splits compute, so that there is one barrier.
-    sums.into_iter().try_for_each(|sum| reduce::plan(sum, limits, plan))
+    Err(Error::unsupported("this device runs none of the gradient's kernels on tensors of this size"))
 }
 
 /// The kernels that compute a weight's gradient, and the bias's if it is asked for, the cheapest first.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Walk};
 use crate::problem::Problem;
 
-/// A weight gradient's kernel, but for how the reduction is split.
+/// The kernel of a weight's gradient and its bias's, or of a bias's alone, but for how the reduction is split.
 pub struct Reduction {
     /// The problem as the kernel sees it.
     pub problem: Problem,
@@ -29,8 +29,6 @@ pub struct Reduction {
     pub image_units: u64,
     /// Output pixels of a unit.
     pub unit_pixels: u64,
-    /// Fewer output pixels than this a split, and summing the splits costs more than it gains.
-    pub least_pixels: u64,
     /// Units that a workgroup takes at a time.
     pub step: u64,
     /// Units that a workgroup can sum at most.
@@ -43,8 +41,8 @@ pub struct Reduction {
     pub packs_channels: bool,
 }
 
-/// What [`Reduction::least_pixels`] is for most kernels.
-pub const LEAST_PIXELS: u64 = 512;
+/// Fewer output pixels than this a split, and summing the splits costs more than it gains.
+const LEAST_PIXELS: u64 = 512;
 /// More output pixels than this a split, and where chains have 64 products, as those of strips, the sum of the chains grows
 /// beyond the accuracy contract.
 const MOST_PIXELS: u64 = 1 << 17;
@@ -57,7 +55,7 @@ impl Reduction {
     /// Estimated seconds on a device that it may not fill.
     pub fn cost(&self, limits: &Limits) -> f64 {
         let pixels = self.problem.n * self.image_units * self.unit_pixels;
-        let splits = self.wanted_splits(limits).min(pixels.div_ceil(self.least_pixels)).max(1);
+        let splits = self.wanted_splits(limits).min(pixels.div_ceil(LEAST_PIXELS)).max(1);
         let workgroups = (self.tiles * splits).max(1);
         let threads = self.kernel.tiled(self.tile, false).local_size.map(u64::from).iter().product();
         busiest_unit(self.seconds / workgroups as f64, workgroups, threads, limits)
@@ -80,8 +78,8 @@ impl Reduction {
     }
 }
 
-/// Splits the reduction, and returns the sums of splits that are to be planned after it, once for each gradient of more
-/// than one split. Plans nothing, and returns `None`, for a kernel that would need addresses and does not take any.
+/// Splits the reduction, and returns the sums of splits that are to be planned after it: one for each gradient that the
+/// kernel does not write itself. Plans nothing, and returns `None`, for a kernel that would need addresses and does not take any.
 ///
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
@@ -99,7 +97,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<O
     let affordable = MOST_PARTIAL_BYTES / 4 / (weights + reduction.bias_slices * biases).max(1);
     let most = wanted.min(affordable).max(1);
     let longest = reduction.most_units / reduction.step * reduction.step;
-    let least = reduction.least_pixels.div_ceil(reduction.unit_pixels);
+    let least = LEAST_PIXELS.div_ceil(reduction.unit_pixels);
     let even = (problem.n * units).div_ceil(most).max(least).next_multiple_of(reduction.step);
     let split_units = even.min(longest).min(MOST_PIXELS / reduction.unit_pixels);
     let splits_of = |count: u64| (count * units).div_ceil(split_units);
@@ -109,7 +107,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<O
     let partial_elements = splits.saturating_mul(weights.max(reduction.bias_slices * biases));
     let addresses = reach.addresses_for(partial_elements, limits).ok_or_else(|| {
         Error::unsupported(format!(
-            "the weight's gradient takes {splits} partial sums of {} bytes each, more than this device binds at most",
+            "a gradient takes {splits} partial sums of {} bytes each, more than this device binds at most",
             4 * weights.max(reduction.bias_slices * biases)
         ))
     })?;
@@ -120,9 +118,9 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<O
 
     let accumulate = problem.options.accumulate;
     let mut sums = Vec::new();
-    let mut results = |role: Role, elements: u64, splits: u64| {
+    let mut result_at = |role: Role, elements: u64, splits: u64| {
         let result = whole(role, elements);
-        if splits == 1 && !accumulate {
+        if (splits == 1 && !accumulate) || elements == 0 {
             return result;
         }
         let bytes = 4 * splits * elements;
@@ -130,8 +128,8 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<O
         sums.push(Sum { partial, splits, bias: None, result, accumulate, addresses });
         partial
     };
-    let weight_at = results(Role::Weight, weights, splits);
-    let bias_at = results(Role::Bias, biases, splits * reduction.bias_slices);
+    let weight_at = result_at(Role::Weight, weights, splits);
+    let bias_at = result_at(Role::Bias, biases, splits * reduction.bias_slices);
     let (mut input_packing, mut output_packing) = (Packing::new(Role::Input), Packing::new(Role::Output));
     let mut first_split = 0;
     for part in &images {

@@ -4,7 +4,7 @@
 use super::depthwise;
 use super::implicit_gemm::{operands, results, sizes};
 use super::slices::Reach;
-use super::splits::{LEAST_PIXELS, Reduction};
+use super::splits::Reduction;
 use super::table::{
     STRIP_SIZES, STRIPS_BACKWARD_INPUT, STRIPS_BACKWARD_WEIGHT, STRIPS_FORWARD, STRIPS_FORWARD_THREADS as THREADS,
     WINDOW_SIZES,
@@ -198,7 +198,6 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
         residents: 0,
         image_units: problem.p.div_ceil(window.rows) * problem.q.div_ceil(window.columns),
         unit_pixels: window.rows * window.columns,
-        least_pixels: LEAST_PIXELS,
         step: window.threads,
         // A round a strip, and a few to sum what the threads have.
         most_units: (limits.loop_iterations / 2).saturating_mul(window.threads),

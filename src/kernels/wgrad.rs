@@ -1,7 +1,7 @@
 //! Weight (and bias) gradient as a product of matrices: `shaders/conv2d-backward-weight.glsl`.
 
 use super::channels::filled;
-use super::splits::{LEAST_PIXELS, Reduction};
+use super::splits::Reduction;
 use super::table::CONV2D_BACKWARD_WEIGHT;
 use super::tile::{Chosen, Size, Takers, choose};
 use crate::error::Result;
@@ -44,7 +44,6 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Result<Reduction> {
         residents: 0,
         image_units: problem.p * problem.q,
         unit_pixels: 1,
-        least_pixels: LEAST_PIXELS,
         step: u64::from(tile.block),
         most_units: tile.most_terms(limits),
         seconds,

@@ -374,6 +374,7 @@ fn every_module_is_reached_by_the_table_of_cases() {
         &table::CONV2D_FORWARD,
         &table::CONV2D_BACKWARD_INPUT,
         &table::CONV2D_BACKWARD_WEIGHT,
+        &table::CONV2D_BACKWARD_BIAS,
         &table::DEPTHWISE_FORWARD,
         &table::DEPTHWISE_BACKWARD_INPUT,
         &table::DEPTHWISE_BACKWARD_WEIGHT,
