@@ -4,7 +4,7 @@
 //
 // A workgroup transposes a square of SIDE result channels × SIDE terms, [reduced channel][tap], through shared memory:
 // it reads along the terms, which are neighbours in the raw weight (for an input gradient, those of one kernel), and
-// writes along the result channels.
+// writes along the result channels. Where threads side by side gain nothing by that, each stores what it has read.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 
@@ -16,9 +16,16 @@
 
 layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
+layout(constant_id = 0) const bool THROUGH_SHARED = true;
+
 const uint LOADS = SIDE * SIDE / THREADS;
 const uint ROW = SIDE + 1; // threads that go down a column hit different banks
 shared float square[SIDE * ROW];
+
+// Which row of the packed weight holds that term of the group.
+uint row_of(uint group, uint term, uint taps, uint reduced_count) {
+    return (group * taps + term % taps) * reduced_count + term / taps;
+}
 
 void main() {
     uint tile = tile_index();
@@ -51,6 +58,17 @@ void main() {
             weights[load] = INPUT(((group * k_count + k) * c_count + c) * taps + term % taps);
         }
     }
+    if (!THROUGH_SHARED) {
+        [[unroll]] for (uint load = 0; load < LOADS; ++load) {
+            uint i = load * THREADS + gl_LocalInvocationIndex;
+            uint m = first_m + i / SIDE;
+            uint term = first_term + i % SIDE;
+            if (m < row && term < terms) {
+                OUTPUT(row_of(group, term, taps, reduced_count) * row + m) = weights[load];
+            }
+        }
+        return;
+    }
     [[unroll]] for (uint load = 0; load < LOADS; ++load) {
         uint i = load * THREADS + gl_LocalInvocationIndex;
         square[i / SIDE * ROW + i % SIDE] = weights[load];
@@ -61,8 +79,7 @@ void main() {
         uint m = first_m + i % SIDE;
         uint term = first_term + i / SIDE;
         if (m < row && term < terms) {
-            uint at = (group * taps + term % taps) * reduced_count + term / taps;
-            OUTPUT(at * row + m) = square[i % SIDE * ROW + i / SIDE];
+            OUTPUT(row_of(group, term, taps, reduced_count) * row + m) = square[i % SIDE * ROW + i / SIDE];
         }
     }
 }
