@@ -79,7 +79,8 @@ impl Reduction {
 }
 
 /// Splits the reduction, and returns the sums of splits that are to be planned after it: one for each gradient that the
-/// kernel does not write itself. Plans nothing, and returns `None`, for a kernel that would need addresses and does not take any.
+/// kernel does not write itself. Plans nothing, and returns `None`, for a kernel that would need addresses and does not
+/// take any.
 ///
 /// # Errors
 /// `Unsupported` for tensors beyond this device's reach.
