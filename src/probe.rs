@@ -45,7 +45,7 @@ pub struct Link {
     pub upload: f64,
     /// From the device, alone.
     pub download: f64,
-    /// Each way, while both go at once.
+    /// Each way, while both go at once, copied as calls do it.
     pub both: f64,
 }
 
@@ -77,6 +77,7 @@ pub fn link(context: &Context) -> Result<Link> {
             for lane in lanes {
                 let recorder = Recorder::on(device, *lane)?;
                 match lane {
+                    Lane::Download if lanes.len() > 1 => recorder.copy_beside_uploads(own[1].whole(), host[1].whole()),
                     Lane::Download => recorder.copy(own[1].whole(), host[1].whole()),
                     _ => recorder.copy(host[0].whole(), own[0].whole()),
                 }

@@ -83,6 +83,11 @@ pub fn run(
             Progress::new(Streamed { plan: &pass.ready.plan, images, input_image, output_image })
         })
         .collect();
+    let travelling = |way: fn(&Host<'_>) -> bool| -> u64 {
+        places.batched().filter(|place| place.host().is_some_and(way)).map(|place| place.whole().bytes).sum()
+    };
+    // Where most of what travels goes back, most of it does so when everything has arrived.
+    let both_ways = 2 * travelling(|host| host.arrives) >= travelling(|host| host.departs);
     let mut arrived = 0;
     let mut finished = vec![0; passes.len()];
     for next in arrivals(images, count) {
@@ -92,6 +97,7 @@ pub fn run(
         }
         arrived = next;
         let there = upload.submit()?;
+        download.beside_uploads = both_ways && arrived < images;
         compute.run(passes, &mut progress, arrived, places, workspaces, there)?;
         for ((pass, progress), finished) in passes.iter().zip(&progress).zip(&mut finished) {
             let now = progress.finished();
@@ -352,11 +358,13 @@ struct Download<'a> {
     ring: Ring,
     /// Submitted, oldest first, with the slots that they fill.
     submitted: VecDeque<(Recorder, Vec<Filled<'a>>)>,
+    /// Whether uploads are under way meanwhile.
+    beside_uploads: bool,
 }
 
 impl<'a> Download<'a> {
     fn new(device: &Arc<Device>, slot: u64) -> Download<'a> {
-        Download { ring: Ring::new(device, slot), submitted: VecDeque::new() }
+        Download { ring: Ring::new(device, slot), submitted: VecDeque::new(), beside_uploads: false }
     }
 
     /// Brings bytes of a result to the host, if they are wanted there, once the submissions `after` are done.
@@ -371,21 +379,30 @@ impl<'a> Download<'a> {
         let Some(host) = place.host().filter(|host| host.departs && bytes > 0) else { return Ok(()) };
         moved.downloaded += bytes;
         if let Some((block, first)) = &host.pinned {
-            let mut recorder = Recorder::on(&self.ring.device, Lane::Download)?;
-            recorder.copy(place.range(offset, bytes), Bound { block, offset: first + offset, bytes });
-            recorder.submit_after(after)?;
+            let to = Bound { block, offset: first + offset, bytes };
+            let recorder = self.copy(place.range(offset, bytes), to, after)?;
             self.submitted.push_back((recorder, Vec::new()));
             return Ok(());
         }
         for begin in (offset..offset + bytes).step_by(self.ring.slot as usize) {
             let length = self.ring.slot.min(offset + bytes - begin);
             let slot = self.free_slot()?;
-            let mut recorder = Recorder::on(&self.ring.device, Lane::Download)?;
-            recorder.copy(place.range(begin, length), Bound { block: &slot, offset: 0, bytes: length });
-            recorder.submit_after(after)?;
+            let to = Bound { block: &slot, offset: 0, bytes: length };
+            let recorder = self.copy(place.range(begin, length), to, after)?;
             self.submitted.push_back((recorder, vec![Filled { slot, host, offset: begin, bytes: length }]));
         }
         Ok(())
+    }
+
+    fn copy(&self, from: Bound<'_>, to: Bound<'_>, after: &[Point]) -> Result<Recorder> {
+        let mut recorder = Recorder::on(&self.ring.device, Lane::Download)?;
+        if self.beside_uploads {
+            recorder.copy_beside_uploads(from, to)
+        } else {
+            recorder.copy(from, to)
+        }
+        recorder.submit_after(after)?;
+        Ok(recorder)
     }
 
     fn free_slot(&mut self) -> Result<Block> {

@@ -5,8 +5,8 @@ use ndarray::{ArrayViewD, ArrayViewMutD};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Elements of a piece of work for one thread.
-const CHUNK: usize = 64 << 10;
+/// Elements that a thread takes at a time: few, so that all are done at about the same time.
+const CHUNK: usize = crew::CHUNK / 4;
 const MAX_AXES: usize = 8;
 
 /// A float32 array with any strides, which is only read or also written.

@@ -13,6 +13,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bytes of the pieces of a copy beside uploads.
+const BESIDE_UPLOADS: u64 = 512 << 10;
+
 /// A range of a block that a kernel is given.
 #[derive(Clone, Copy)]
 pub struct Bound<'a> {
@@ -294,6 +297,16 @@ impl Recorder {
         let region = [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.bytes }];
         // SAFETY: both blocks are alive until the submission is waited for, and the range lies within them.
         unsafe { self.device.raw().cmd_copy_buffer(self.commands(), from.block.buffer(), to.block.buffer(), &region) };
+    }
+
+    /// As [`Recorder::copy`], for a copy to the host while others go to the device: those stand behind what a long copy
+    /// writes to the link, and get through between short ones.
+    pub fn copy_beside_uploads(&self, from: Bound<'_>, to: Bound<'_>) {
+        for begin in (0..from.bytes).step_by(BESIDE_UPLOADS as usize) {
+            let bytes = BESIDE_UPLOADS.min(from.bytes - begin);
+            let (from_part, to_part) = (from.offset + begin, to.offset + begin);
+            self.copy(Bound { offset: from_part, bytes, ..from }, Bound { offset: to_part, bytes, ..to });
+        }
     }
 
     /// Fills whole words of a block with zeros.

@@ -149,6 +149,20 @@ fn arrays_in_host_buffers_are_read_and_written_in_place() {
 }
 
 #[test]
+fn results_that_go_back_in_several_copies_come_whole() {
+    let (x, weight) = (numbers(&[4, 6, 160, 161]), numbers(&[10, 6, 3, 3]));
+    let whole = rigs();
+    for rig in streaming_rigs(2 << 20, false) {
+        let [expected, got] = [plain(&whole, &rig), &rig.context].map(|context| {
+            let mut y = ArrayD::from_elem(IxDyn(&[4, 10, 160, 161]), f32::NAN);
+            forward(&layer(context), x.view(), &weight, y.view_mut());
+            y
+        });
+        assert_eq!(got, expected, "{}", rig.name);
+    }
+}
+
+#[test]
 fn host_buffers_outlive_their_context_and_come_from_a_pool() {
     for rig in all_rigs() {
         let buffer = rig.context.create_host_buffer(100_000).expect("host memory");
