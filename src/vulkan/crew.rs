@@ -95,7 +95,7 @@ pub unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
 }
 
 /// Bytes that a thread takes at a time: of larger ones, the last to be taken keep a few threads busy while the others wait.
-pub const CHUNK: usize = 32 << 10;
+pub(super) const CHUNK: usize = 32 << 10;
 
 fn crew() -> &'static Crew {
     let process = std::process::id();
