@@ -45,7 +45,7 @@ pub struct Link {
     pub upload: f64,
     /// From the device, alone.
     pub download: f64,
-    /// Each way, while both go at once, copied as calls do it.
+    /// Each way, while both go at once; what goes back in pieces, as calls do that have about as much either way.
     pub both: f64,
 }
 

@@ -86,8 +86,8 @@ pub fn run(
     let travelling = |way: fn(&Host<'_>) -> bool| -> u64 {
         places.batched().filter(|place| place.host().is_some_and(way)).map(|place| place.whole().bytes).sum()
     };
-    // Where most of what travels goes back, most of it does so when everything has arrived.
-    let both_ways = 2 * travelling(|host| host.arrives) >= travelling(|host| host.departs);
+    // Where several times as much goes back as arrives, most of it goes when nothing arrives any more.
+    let both_ways = 3 * travelling(|host| host.arrives) >= travelling(|host| host.departs);
     let mut arrived = 0;
     let mut finished = vec![0; passes.len()];
     for next in arrivals(images, count) {
@@ -358,7 +358,7 @@ struct Download<'a> {
     ring: Ring,
     /// Submitted, oldest first, with the slots that they fill.
     submitted: VecDeque<(Recorder, Vec<Filled<'a>>)>,
-    /// Whether uploads are under way meanwhile.
+    /// Whether to leave room for uploads that are under way.
     beside_uploads: bool,
 }
 

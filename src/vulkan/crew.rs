@@ -88,14 +88,22 @@ pub unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
         }
     }
     let ends = Ends(from, to);
-    for_each(bytes.div_ceil(CHUNK), &|chunk| {
+    let share = share(bytes);
+    for_each(bytes.div_ceil(share), &|item| {
         // SAFETY: within the memories, and each item has a range of its own.
-        unsafe { ends.copy(chunk * CHUNK..bytes.min((chunk + 1) * CHUNK)) }
+        unsafe { ends.copy(item * share..bytes.min((item + 1) * share)) }
     });
 }
 
-/// Bytes that a thread takes at a time: of larger ones, the last to be taken keep a few threads busy while the others wait.
-pub(super) const CHUNK: usize = 32 << 10;
+/// Bytes from which on several threads copy: for fewer, waking them takes longer.
+const SEVERAL: usize = 256 << 10;
+/// Bytes that a thread takes at a time: with larger shares, a few threads are busy with the last ones while the others wait.
+const SHARE: usize = 32 << 10;
+
+/// How many of so many bytes an item of [`for_each`] copies; a multiple of 4.
+pub(super) fn share(bytes: usize) -> usize {
+    if bytes < SEVERAL { SEVERAL } else { SHARE }
+}
 
 fn crew() -> &'static Crew {
     let process = std::process::id();

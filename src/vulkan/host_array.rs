@@ -5,8 +5,6 @@ use ndarray::{ArrayViewD, ArrayViewMutD};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Elements that a thread takes at a time: few, so that all are done at about the same time.
-const CHUNK: usize = crew::CHUNK / 4;
 const MAX_AXES: usize = 8;
 
 /// A float32 array with any strides, which is only read or also written.
@@ -146,10 +144,10 @@ impl<'a> HostArray<'a> {
     /// row, on several threads where there are many elements.
     fn each_row(&self, range: Range<usize>, row: &(dyn Fn(*mut f32, isize, usize, usize) + Sync)) {
         assert!(range.start <= range.end && range.end <= self.elements, "elements out of range");
-        let chunks = range.len().div_ceil(CHUNK);
-        crew::for_each(chunks, &|chunk| {
-            let begin = range.start + chunk * CHUNK;
-            let end = range.end.min(begin + CHUNK);
+        let share = crew::share(4 * range.len()) / 4;
+        crew::for_each(range.len().div_ceil(share), &|item| {
+            let begin = range.start + item * share;
+            let end = range.end.min(begin + share);
             let inner = self.axes.saturating_sub(1);
             let (size, stride) = (self.shape[inner], self.strides[inner]);
             let mut at = begin;

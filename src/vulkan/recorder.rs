@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of the pieces of a copy beside uploads.
+/// Bytes of the pieces of a copy beside uploads: shorter and longer ones were slower (docs/performance.md).
 const BESIDE_UPLOADS: u64 = 512 << 10;
 
 /// A range of a block that a kernel is given.
@@ -299,9 +299,10 @@ impl Recorder {
         unsafe { self.device.raw().cmd_copy_buffer(self.commands(), from.block.buffer(), to.block.buffer(), &region) };
     }
 
-    /// As [`Recorder::copy`], for a copy to the host while others go to the device: those stand behind what a long copy
-    /// writes to the link, and get through between short ones.
+    /// As [`Recorder::copy`], for a copy to the host while others go to the device: these would wait behind all that a long
+    /// copy writes, and get through between the pieces of a cut one.
     pub fn copy_beside_uploads(&self, from: Bound<'_>, to: Bound<'_>) {
+        debug_assert_eq!(from.bytes, to.bytes);
         for begin in (0..from.bytes).step_by(BESIDE_UPLOADS as usize) {
             let bytes = BESIDE_UPLOADS.min(from.bytes - begin);
             let (from_part, to_part) = (from.offset + begin, to.offset + begin);
