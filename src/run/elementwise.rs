@@ -8,7 +8,7 @@ use crate::error::{Error, Result, Status};
 use crate::kernels;
 use crate::plan::{Operand, Role};
 use crate::tensor::DeviceTensor;
-use crate::vulkan::{Bound, Device, Recorder};
+use crate::vulkan::{Device, Recorder};
 use std::sync::Arc;
 
 /// Runs a checked operation.
@@ -32,7 +32,7 @@ fn on_vulkan(device: &Arc<Device>, problem: &Broadcast, call: &Elementwise<'_>) 
         };
         let missing = || Error::new(Status::Internal, format!("the operation has no memory for {:?}", operand.role));
         let whole = places::bound(tensor.ok_or_else(missing)?)?;
-        Ok(Bound { offset: whole.offset + operand.offset, bytes: operand.bytes, ..whole })
+        Ok(whole.range(operand.offset, operand.bytes))
     };
     for slice in &plan.slices {
         let mut recorder = Recorder::new(device)?;

@@ -183,7 +183,7 @@ impl<'a> Places<'a> {
             (Role::Packed, Some(Packed::Ordered { forward, .. })) if pass == Forward => Some(whole(forward)),
             (Role::Packed, Some(Packed::Ordered { backward_input, .. })) => Some(whole(backward_input)),
             (Role::Packed, _) => None,
-            (Role::Workspace, _) => workspace.map(|workspace| part(workspace, operand)),
+            (Role::Workspace, _) => workspace.map(|workspace| workspace.range(operand.offset, operand.bytes)),
         }
         .ok_or_else(|| Error::new(Status::Internal, format!("{pass:?} has no memory for {:?}", operand.role)))
     }
@@ -203,10 +203,6 @@ pub fn bound<'a>(tensor: &DeviceTensor<'a>) -> Result<Bound<'a>> {
 fn pinned(device: &Device, array: &HostArray<'_>) -> Option<(Arc<Block>, u64)> {
     let first = array.contiguous()?;
     device.pinned().find(first as usize, 4 * array.elements() as u64)
-}
-
-fn part<'a>(whole: Bound<'a>, operand: &Operand) -> Bound<'a> {
-    Bound { offset: whole.offset + operand.offset, bytes: operand.bytes, ..whole }
 }
 
 /// Where a tensor lies on the device.
@@ -311,12 +307,11 @@ impl<'a> Place<'a> {
 
     /// What an operand of a plan is of it.
     pub fn part(&self, operand: &Operand) -> Bound<'_> {
-        part(self.whole(), operand)
+        self.range(operand.offset, operand.bytes)
     }
 
     /// Some bytes of it.
     pub fn range(&self, offset: u64, bytes: u64) -> Bound<'_> {
-        let whole = self.whole();
-        Bound { offset: whole.offset + offset, bytes, ..whole }
+        self.whole().range(offset, bytes)
     }
 }

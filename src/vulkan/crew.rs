@@ -3,6 +3,7 @@
 //! They belong to the process, start with the first large copy, and sleep when there is nothing to do. A forked child
 //! has none of its parent's threads and starts its own.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,7 +62,7 @@ static CREW: AtomicPtr<Crew> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Calls `work` once for each item in `0..items`, on several threads if there is more than one item. `work` must not
 /// panic, and no two calls of it may touch the same memory.
-pub fn for_each(items: usize, work: &(dyn Fn(usize) + Sync)) {
+fn for_each(items: usize, work: &(dyn Fn(usize) + Sync)) {
     let crew = if items > 1 { Some(crew()) } else { None };
     let turn = crew.and_then(|crew| crew.turn.try_lock().ok().map(|turn| (crew, turn)));
     let shared = Shared { work, items, next: AtomicUsize::new(0), helpers: AtomicUsize::new(0) };
@@ -82,28 +83,27 @@ pub unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
     impl Ends {
         /// # Safety
         /// Both have `range.end` bytes, and no other call has those of the range.
-        unsafe fn copy(&self, range: std::ops::Range<usize>) {
+        unsafe fn copy(&self, range: Range<usize>) {
             // SAFETY: promised by the caller.
             unsafe { std::ptr::copy_nonoverlapping(self.0.add(range.start), self.1.add(range.start), range.len()) }
         }
     }
     let ends = Ends(from, to);
-    let share = share(bytes);
-    for_each(bytes.div_ceil(share), &|item| {
-        // SAFETY: within the memories, and each item has a range of its own.
-        unsafe { ends.copy(item * share..bytes.min((item + 1) * share)) }
-    });
+    // SAFETY: within the memories, and each share is a range of its own.
+    in_shares(bytes, 1, &|share| unsafe { ends.copy(share) });
+}
+
+/// Calls `work` once for each part of `0..elements`, elements of so many bytes, on several threads where there are many.
+/// `work` must not panic, and no two calls of it may touch the same memory.
+pub fn in_shares(elements: usize, bytes: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
+    let share = if elements * bytes < SEVERAL { elements.max(1) } else { SHARE / bytes };
+    for_each(elements.div_ceil(share), &|item| work(item * share..elements.min((item + 1) * share)));
 }
 
 /// Bytes from which on several threads copy: for fewer, waking them takes longer.
 const SEVERAL: usize = 256 << 10;
 /// Bytes that a thread takes at a time: with larger shares, a few threads are busy with the last ones while the others wait.
 const SHARE: usize = 32 << 10;
-
-/// How many of so many bytes an item of [`for_each`] copies; a multiple of 4.
-pub(super) fn share(bytes: usize) -> usize {
-    if bytes < SEVERAL { SEVERAL } else { SHARE }
-}
 
 fn crew() -> &'static Crew {
     let process = std::process::id();

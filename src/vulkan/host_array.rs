@@ -144,10 +144,8 @@ impl<'a> HostArray<'a> {
     /// row, on several threads where there are many elements.
     fn each_row(&self, range: Range<usize>, row: &(dyn Fn(*mut f32, isize, usize, usize) + Sync)) {
         assert!(range.start <= range.end && range.end <= self.elements, "elements out of range");
-        let share = crew::share(4 * range.len()) / 4;
-        crew::for_each(range.len().div_ceil(share), &|item| {
-            let begin = range.start + item * share;
-            let end = range.end.min(begin + share);
+        crew::in_shares(range.len(), size_of::<f32>(), &|share| {
+            let (begin, end) = (range.start + share.start, range.start + share.end);
             let inner = self.axes.saturating_sub(1);
             let (size, stride) = (self.shape[inner], self.strides[inner]);
             let mut at = begin;

@@ -27,7 +27,12 @@ pub struct Bound<'a> {
     pub bytes: u64,
 }
 
-impl Bound<'_> {
+impl<'a> Bound<'a> {
+    /// So many of its bytes, from that one on.
+    pub fn range(self, offset: u64, bytes: u64) -> Bound<'a> {
+        Bound { offset: self.offset + offset, bytes, ..self }
+    }
+
     fn place(&self) -> (vk::Buffer, Range<u64>) {
         (self.block.buffer(), self.offset..self.offset + self.bytes)
     }
@@ -305,8 +310,7 @@ impl Recorder {
         debug_assert_eq!(from.bytes, to.bytes);
         for begin in (0..from.bytes).step_by(BESIDE_UPLOADS as usize) {
             let bytes = BESIDE_UPLOADS.min(from.bytes - begin);
-            let (from_part, to_part) = (from.offset + begin, to.offset + begin);
-            self.copy(Bound { offset: from_part, bytes, ..from }, Bound { offset: to_part, bytes, ..to });
+            self.copy(from.range(begin, bytes), to.range(begin, bytes));
         }
     }
 
