@@ -88,6 +88,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<O
     let problem = &reduction.problem;
     let weights = if problem.options.skip_weight { 0 } else { problem.weight_elements() };
     let biases = if problem.options.bias { problem.k } else { 0 };
+    let split_biases = reduction.bias_slices * biases;
     let read = if reduction.packs_channels { filled(problem) } else { problem.clone() };
     let reach = Reach::new(&read, limits, &[("the weight's gradient", weights)])?;
     let images: Vec<_> = reach.slices(problem).collect();
@@ -95,7 +96,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<O
     // Every slice of the batch has at least one split; beyond that, as many as fill the device.
     let units = reduction.image_units;
     let wanted = reduction.wanted_splits(limits);
-    let affordable = MOST_PARTIAL_BYTES / 4 / (weights + reduction.bias_slices * biases).max(1);
+    let affordable = MOST_PARTIAL_BYTES / 4 / (weights + split_biases).max(1);
     let most = wanted.min(affordable).max(1);
     let longest = reduction.most_units / reduction.step * reduction.step;
     let least = LEAST_PIXELS.div_ceil(reduction.unit_pixels);
@@ -105,11 +106,11 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<O
     let splits: u64 = images.iter().map(|part| splits_of(part.count)).sum();
 
     // Every slice of the batch adds a partial sum, so together they may reach beyond a binding where no tensor does.
-    let partial_elements = splits.saturating_mul(weights.max(reduction.bias_slices * biases));
+    let partial_elements = splits.saturating_mul(weights.max(split_biases));
     let addresses = reach.addresses_for(partial_elements, limits).ok_or_else(|| {
         Error::unsupported(format!(
             "a gradient takes {splits} partial sums of {} bytes each, more than this device binds at most",
-            4 * weights.max(reduction.bias_slices * biases)
+            4 * weights.max(split_biases)
         ))
     })?;
     let addresses = addresses || reduction.prefers_addresses;
@@ -149,7 +150,7 @@ pub fn plan(reduction: &Reduction, limits: &Limits, plan: &mut Plan) -> Result<O
             operands: [
                 (!problem.options.skip_weight).then_some(input),
                 slice_of(weight_at, first_split, part_splits, weights),
-                slice_of(bias_at, first_split, part_splits, reduction.bias_slices * biases),
+                slice_of(bias_at, first_split, part_splits, split_biases),
                 Some(output),
             ],
             sizes,
