@@ -69,71 +69,120 @@ pub fn run(
     let images = passes.first().map_or(0, |pass| pass.images);
     let largest = places.batched().filter(|place| place.host().is_some()).map(|place| place.whole().bytes).max();
     let count = largest.unwrap_or(0).div_ceil(pieces.piece).min(pieces.most);
-    let mut moved = Moved::default();
     let mut upload = Upload::new(device, pieces.slot);
-    let mut download = Download::new(device, pieces.slot);
-    let mut compute = Compute::new(device);
+    let mut downstream = Downstream::new(device, passes, places, workspaces, pieces.slot);
     for place in places.parameters() {
-        upload.bring(place, 0, place.whole().bytes, &mut moved)?;
+        upload.bring(place, 0, place.whole().bytes, || Ok(()))?;
     }
-    let mut progress: Vec<_> = passes
-        .iter()
-        .map(|pass| {
-            let [input_image, output_image] = pass.image_bytes;
-            Progress::new(Streamed { plan: &pass.ready.plan, images, input_image, output_image })
-        })
-        .collect();
-    let travelling = |way: fn(&Host<'_>) -> bool| -> u64 {
-        places.batched().filter(|place| place.host().is_some_and(way)).map(|place| place.whole().bytes).sum()
-    };
-    // Where several times as much goes back as arrives, most of it goes when nothing arrives any more.
-    let both_ways = 3 * travelling(|host| host.arrives) >= travelling(|host| host.departs);
     let mut arrived = 0;
-    let mut finished = vec![0; passes.len()];
+    let mut there = upload.submit()?;
     for next in arrivals(images, count) {
         for place in places.batched() {
             let image = place.whole().bytes.checked_div(images).unwrap_or(0);
-            upload.bring(place, arrived * image, (next - arrived) * image, &mut moved)?;
+            // While threads fetch these images, those before them are seen to.
+            let meanwhile = || downstream.follow(arrived, there);
+            upload.bring(place, arrived * image, (next - arrived) * image, meanwhile)?;
         }
-        arrived = next;
-        let there = upload.submit()?;
-        download.beside_uploads = both_ways && arrived < images;
-        compute.run(passes, &mut progress, arrived, places, workspaces, there)?;
-        for ((pass, progress), finished) in passes.iter().zip(&progress).zip(&mut finished) {
-            let now = progress.finished();
-            if let Some(place) = places.result(pass.kind) {
-                let image = place.whole().bytes.checked_div(images).unwrap_or(0);
-                download.take(place, *finished * image, (now - *finished) * image, &compute.latest, &mut moved)?;
-            }
-            *finished = now;
-        }
+        let next_there = upload.submit()?;
+        downstream.follow(arrived, there)?;
+        (arrived, there) = (next, next_there);
         // The next images go first, or the way to the device stands still.
-        while upload.is_busy()? && download.empty_finished()? {}
+        while upload.is_busy()? && downstream.download.empty_finished()? {}
     }
-    for place in places.parameters() {
-        download.take(place, 0, place.whole().bytes, &compute.latest, &mut moved)?;
-    }
-    download.finish()?;
-    compute.submitted.iter_mut().try_for_each(|recorder| recorder.wait_awake(PATIENCE))?;
-    upload.finish()?;
-    Ok(moved)
+    downstream.follow(arrived, there)?;
+    let downloaded = downstream.finish()?;
+    Ok(Moved { uploaded: upload.finish()?, downloaded })
 }
 
 /// Copies a host array to memory of the device, and waits for it.
 pub fn write(device: &Arc<Device>, array: HostArray<'_>, to: Bound<'_>) -> Result<()> {
     let place = Place::moving(device, array, to, true);
     let mut upload = Upload::new(device, SLOT);
-    upload.bring(&place, 0, to.bytes, &mut Moved::default())?;
+    upload.bring(&place, 0, to.bytes, || Ok(()))?;
     upload.submit()?;
-    upload.finish()
+    upload.finish()?;
+    Ok(())
 }
 
 /// Copies memory of the device to a host array, and waits for it.
 pub fn read(device: &Arc<Device>, from: Bound<'_>, array: HostArray<'_>) -> Result<()> {
     let place = Place::moving(device, array, from, false);
     let mut download = Download::new(device, SLOT);
-    download.take(&place, 0, from.bytes, &[], &mut Moved::default())?;
-    download.finish()
+    download.take(&place, 0, from.bytes, &[])?;
+    download.finish()?;
+    Ok(())
+}
+
+/// What is done with images that are on the device, or on their way to it.
+struct Downstream<'a> {
+    passes: &'a [Pass],
+    places: &'a Places<'a>,
+    workspaces: &'a [Option<Bound<'a>>; 2],
+    /// Images of the batch.
+    images: u64,
+    /// Of each pass, how far it has come, and of how many images the results went back.
+    progress: Vec<(Progress<'a>, u64)>,
+    compute: Compute,
+    download: Download<'a>,
+    /// Whether results go back while images arrive, more than a few.
+    both_ways: bool,
+}
+
+impl<'a> Downstream<'a> {
+    fn new(
+        device: &Arc<Device>,
+        passes: &'a [Pass],
+        places: &'a Places<'a>,
+        workspaces: &'a [Option<Bound<'a>>; 2],
+        slot: u64,
+    ) -> Downstream<'a> {
+        let images = passes.first().map_or(0, |pass| pass.images);
+        let progress = passes.iter().map(|pass| {
+            let [input_image, output_image] = pass.image_bytes;
+            (Progress::new(Streamed { plan: &pass.ready.plan, images, input_image, output_image }), 0)
+        });
+        let travelling = |way: fn(&Host<'_>) -> bool| -> u64 {
+            places.batched().filter(|place| place.host().is_some_and(way)).map(|place| place.whole().bytes).sum()
+        };
+        // Where several times as much goes back as arrives, most of it goes when nothing arrives any more.
+        let both_ways = 3 * travelling(|host| host.arrives) >= travelling(|host| host.departs);
+        Downstream {
+            passes,
+            places,
+            workspaces,
+            images,
+            progress: progress.collect(),
+            compute: Compute::new(device),
+            download: Download::new(device, slot),
+            both_ways,
+        }
+    }
+
+    /// Submits what can run once the first `arrived` images are there, which they are `there`, and sends the results back
+    /// that this leaves finished. For as many images as the last time there is nothing to do.
+    fn follow(&mut self, arrived: u64, there: Option<Point>) -> Result<()> {
+        self.download.beside_uploads = self.both_ways && arrived < self.images;
+        self.compute.run(self.passes, &mut self.progress, arrived, self.places, self.workspaces, there)?;
+        for (pass, (progress, sent)) in self.passes.iter().zip(&mut self.progress) {
+            let finished = progress.finished();
+            if let Some(place) = self.places.result(pass.kind) {
+                let image = place.whole().bytes.checked_div(self.images).unwrap_or(0);
+                self.download.take(place, *sent * image, (finished - *sent) * image, &self.compute.latest)?;
+            }
+            *sent = finished;
+        }
+        Ok(())
+    }
+
+    /// Sends back what is not of single images, and waits for everything. Returns how many bytes went back.
+    fn finish(mut self) -> Result<u64> {
+        for place in self.places.parameters() {
+            self.download.take(place, 0, place.whole().bytes, &self.compute.latest)?;
+        }
+        let downloaded = self.download.finish()?;
+        self.compute.submitted.iter_mut().try_for_each(|recorder| recorder.wait_awake(PATIENCE))?;
+        Ok(downloaded)
+    }
 }
 
 /// Submissions of kernels. Dropped, they are waited for.
@@ -161,14 +210,14 @@ impl Compute {
     fn run(
         &mut self,
         passes: &[Pass],
-        progress: &mut [Progress<'_>],
+        progress: &mut [(Progress<'_>, u64)],
         arrived: u64,
         places: &Places<'_>,
         workspaces: &[Option<Bound<'_>>; 2],
         there: Option<Point>,
     ) -> Result<()> {
         let mut current: Option<Submission> = None;
-        for ((pass, progress), workspace) in passes.iter().zip(progress).zip(workspaces) {
+        for ((pass, (progress, _)), workspace) in passes.iter().zip(progress).zip(workspaces) {
             let plan = &pass.ready.plan;
             let mut slice = None;
             for part in progress.advance(arrived) {
@@ -260,17 +309,26 @@ struct Upload {
     /// Submitted, oldest first, with the slots that they read.
     submitted: VecDeque<(Recorder, Vec<Block>)>,
     latest: Option<Point>,
+    /// Copied so far, or being copied.
+    bytes: u64,
 }
 
 impl Upload {
     fn new(device: &Arc<Device>, slot: u64) -> Upload {
-        Upload { ring: Ring::new(device, slot), current: None, submitted: VecDeque::new(), latest: None }
+        Upload { ring: Ring::new(device, slot), current: None, submitted: VecDeque::new(), latest: None, bytes: 0 }
     }
 
-    /// Brings bytes of a tensor to the device, if they are needed there.
-    fn bring(&mut self, place: &Place<'_>, offset: u64, bytes: u64, moved: &mut Moved) -> Result<()> {
+    /// Brings bytes of a tensor to the device, if they are needed there. Whenever threads copy, the caller first does
+    /// something else.
+    fn bring(
+        &mut self,
+        place: &Place<'_>,
+        offset: u64,
+        bytes: u64,
+        mut meanwhile: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
         let Some(host) = place.host().filter(|host| host.arrives && bytes > 0) else { return Ok(()) };
-        moved.uploaded += bytes;
+        self.bytes += bytes;
         if let Some((block, first)) = &host.pinned {
             let from = Bound { block, offset: first + offset, bytes };
             self.current()?.0.copy(from, place.range(offset, bytes));
@@ -281,7 +339,10 @@ impl Upload {
             let slot = self.free_slot()?;
             let elements = elements(begin, length);
             // SAFETY: `mapped_floats` checked that there is room; nothing uses a free slot.
-            unsafe { host.array.gather_for_device(elements.clone(), slot.mapped_floats(elements.len())?) };
+            unsafe {
+                let to = slot.mapped_floats(elements.len())?;
+                host.array.gather_for_device(elements, to, &mut meanwhile)
+            }?;
             let (recorder, slots) = self.current()?;
             recorder.copy(Bound { block: &slot, offset: 0, bytes: length }, place.range(begin, length));
             slots.push(slot);
@@ -337,11 +398,12 @@ impl Upload {
         Ok(self.latest)
     }
 
-    fn finish(mut self) -> Result<()> {
+    /// Waits for everything. Returns how many bytes were copied.
+    fn finish(mut self) -> Result<u64> {
         while !self.submitted.is_empty() {
             self.reclaim()?;
         }
-        Ok(())
+        Ok(self.bytes)
     }
 }
 
@@ -360,24 +422,19 @@ struct Download<'a> {
     submitted: VecDeque<(Recorder, Vec<Filled<'a>>)>,
     /// Whether to leave room for uploads that are under way.
     beside_uploads: bool,
+    /// Copied so far, or being copied.
+    bytes: u64,
 }
 
 impl<'a> Download<'a> {
     fn new(device: &Arc<Device>, slot: u64) -> Download<'a> {
-        Download { ring: Ring::new(device, slot), submitted: VecDeque::new(), beside_uploads: false }
+        Download { ring: Ring::new(device, slot), submitted: VecDeque::new(), beside_uploads: false, bytes: 0 }
     }
 
     /// Brings bytes of a result to the host, if they are wanted there, once the submissions `after` are done.
-    fn take(
-        &mut self,
-        place: &'a Place<'a>,
-        offset: u64,
-        bytes: u64,
-        after: &[Point],
-        moved: &mut Moved,
-    ) -> Result<()> {
+    fn take(&mut self, place: &'a Place<'a>, offset: u64, bytes: u64, after: &[Point]) -> Result<()> {
         let Some(host) = place.host().filter(|host| host.departs && bytes > 0) else { return Ok(()) };
-        moved.downloaded += bytes;
+        self.bytes += bytes;
         if let Some((block, first)) = &host.pinned {
             let to = Bound { block, offset: first + offset, bytes };
             let recorder = self.copy(place.range(offset, bytes), to, after)?;
@@ -437,11 +494,12 @@ impl<'a> Download<'a> {
         Ok(done)
     }
 
-    fn finish(&mut self) -> Result<()> {
+    /// Waits for everything. Returns how many bytes were copied.
+    fn finish(&mut self) -> Result<u64> {
         while !self.submitted.is_empty() {
             self.empty_oldest()?;
         }
-        Ok(())
+        Ok(self.bytes)
     }
 }
 

@@ -17,8 +17,6 @@ const AWAKE: Duration = Duration::from_micros(200);
 struct Crew {
     process: u32,
     helpers: usize,
-    /// Held by the caller whose work is being done; others meanwhile do theirs alone.
-    turn: Mutex<()>,
     state: Mutex<State>,
     wake: Condvar,
     /// Counts pieces of work, so that those who are awake see new ones without the lock.
@@ -26,7 +24,8 @@ struct Crew {
 }
 
 struct State {
-    job: Option<Job>,
+    /// Oldest first.
+    jobs: Vec<Job>,
     sleeping: usize,
     started: bool,
 }
@@ -35,8 +34,8 @@ struct State {
 #[derive(Clone, Copy)]
 struct Job(*const Shared<'static>);
 
-// SAFETY: the pointer is followed only between a helper's entry in `Shared::helpers`, made under the crew's lock while
-// the job is there, and the end of that entry, for which the caller waits.
+// SAFETY: the pointer is followed only under the crew's lock while the job is there, and between a helper's entry in
+// `Shared::helpers`, made there, and the end of that entry, for which the caller waits.
 unsafe impl Send for Job {}
 
 struct Shared<'a> {
@@ -60,16 +59,35 @@ impl Shared<'_> {
 
 static CREW: AtomicPtr<Crew> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Calls `work` once for each item in `0..items`, on several threads if there is more than one item. `work` must not
-/// panic, and no two calls of it may touch the same memory.
-fn for_each(items: usize, work: &(dyn Fn(usize) + Sync)) {
-    let crew = if items > 1 { Some(crew()) } else { None };
-    let turn = crew.and_then(|crew| crew.turn.try_lock().ok().map(|turn| (crew, turn)));
+/// Calls `work` once for each item in `0..items`, on several threads if there is more than one item. The caller first
+/// does something else, which may be another such call, and then helps. `work` must not panic, and no two calls of it may
+/// touch the same memory.
+fn for_each<T>(items: usize, work: &(dyn Fn(usize) + Sync), meanwhile: impl FnOnce() -> T) -> T {
     let shared = Shared { work, items, next: AtomicUsize::new(0), helpers: AtomicUsize::new(0) };
-    let Some((crew, _turn)) = turn else { return shared.run() };
-    crew.offer(&shared);
+    let _offered = (items > 1).then(|| Offered::new(&shared));
+    let value = meanwhile();
     shared.run();
-    crew.withdraw(&shared);
+    value
+}
+
+/// Work that helpers may do. Dropped, no helper has it.
+struct Offered<'a> {
+    crew: &'static Crew,
+    shared: &'a Shared<'a>,
+}
+
+impl<'a> Offered<'a> {
+    fn new(shared: &'a Shared<'a>) -> Offered<'a> {
+        let crew = crew();
+        crew.offer(shared);
+        Offered { crew, shared }
+    }
+}
+
+impl Drop for Offered<'_> {
+    fn drop(&mut self) {
+        self.crew.withdraw(self.shared);
+    }
 }
 
 /// Copies bytes, on several threads where there are many.
@@ -90,14 +108,19 @@ pub unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
     }
     let ends = Ends(from, to);
     // SAFETY: within the memories, and each share is a range of its own.
-    in_shares(bytes, 1, &|share| unsafe { ends.copy(share) });
+    in_shares(bytes, 1, &|share| unsafe { ends.copy(share) }, || ());
 }
 
 /// Calls `work` once for each part of `0..elements`, elements of so many bytes, on several threads where there are many.
-/// `work` must not panic, and no two calls of it may touch the same memory.
-pub fn in_shares(elements: usize, bytes: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
+/// The caller first does something else. `work` must not panic, and no two calls of it may touch the same memory.
+pub fn in_shares<T>(
+    elements: usize,
+    bytes: usize,
+    work: &(dyn Fn(Range<usize>) + Sync),
+    meanwhile: impl FnOnce() -> T,
+) -> T {
     let share = if elements * bytes < SEVERAL { elements.max(1) } else { SHARE / bytes };
-    for_each(elements.div_ceil(share), &|item| work(item * share..elements.min((item + 1) * share)));
+    for_each(elements.div_ceil(share), &|item| work(item * share..elements.min((item + 1) * share)), meanwhile)
 }
 
 /// Bytes from which on several threads copy: for fewer, waking them takes longer.
@@ -121,8 +144,7 @@ fn crew() -> &'static Crew {
         let fresh: *mut Crew = Box::leak(Box::new(Crew {
             process,
             helpers: threads - 1,
-            turn: Mutex::new(()),
-            state: Mutex::new(State { job: None, sleeping: 0, started: false }),
+            state: Mutex::new(State { jobs: Vec::new(), sleeping: 0, started: false }),
             wake: Condvar::new(),
             calls: AtomicU64::new(0),
         }));
@@ -145,10 +167,11 @@ impl Crew {
                 let _ = std::thread::Builder::new().name("grilly-copy".into()).spawn(move || self.help());
             }
         }
-        state.job = Some(Job(std::ptr::from_ref(shared).cast()));
+        state.jobs.push(Job(std::ptr::from_ref(shared).cast()));
+        // Under the lock: who sees the old number goes to sleep before the lock is taken, and is counted.
+        self.calls.fetch_add(1, Ordering::Release);
         let asleep = state.sleeping > 0;
         drop(state);
-        self.calls.fetch_add(1, Ordering::Release);
         if asleep {
             self.wake.notify_all();
         }
@@ -156,7 +179,7 @@ impl Crew {
 
     /// Lets no more helpers in, and waits for those that are.
     fn withdraw(&self, shared: &Shared<'_>) {
-        self.state().job = None;
+        self.state().jobs.retain(|job| !std::ptr::addr_eq(job.0, shared));
         let mut rounds = 0u32;
         while shared.helpers.load(Ordering::Acquire) > 0 {
             rounds += 1;
@@ -168,18 +191,27 @@ impl Crew {
         let mut seen = 0;
         loop {
             seen = self.next_call(seen);
-            let job = {
-                let state = self.state();
-                let Some(job) = state.job else { continue };
-                // SAFETY: the job is there and the lock is held, so its caller has not begun to wait for helpers.
-                unsafe { &*job.0 }.helpers.fetch_add(1, Ordering::AcqRel);
-                job
-            };
-            // SAFETY: the entry above keeps the caller waiting.
-            let shared = unsafe { &*job.0 };
-            shared.run();
-            shared.helpers.fetch_sub(1, Ordering::AcqRel);
+            while let Some(job) = self.enter() {
+                // SAFETY: the entry keeps the caller waiting.
+                let shared = unsafe { &*job.0 };
+                shared.run();
+                shared.helpers.fetch_sub(1, Ordering::AcqRel);
+            }
         }
+    }
+
+    /// Enters the oldest job that has anything left to do.
+    fn enter(&self) -> Option<Job> {
+        let state = self.state();
+        state.jobs.iter().copied().find(|job| {
+            // SAFETY: the job is there and the lock is held, so its caller has not begun to wait for helpers.
+            let shared = unsafe { &*job.0 };
+            let useful = shared.next.load(Ordering::Relaxed) < shared.items;
+            if useful {
+                shared.helpers.fetch_add(1, Ordering::AcqRel);
+            }
+            useful
+        })
     }
 
     /// Waits for another call than those seen.
@@ -197,7 +229,7 @@ impl Crew {
         let mut state = self.state();
         loop {
             let calls = self.calls.load(Ordering::Acquire);
-            if calls != seen || state.job.is_some() {
+            if calls != seen {
                 return calls;
             }
             state.sleeping += 1;
@@ -215,8 +247,33 @@ mod tests {
     fn every_item_is_done_once_whoever_does_it() {
         for items in [0, 1, 2, 100, 10_000] {
             let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
-            for_each(items, &|item| _ = counts[item].fetch_add(1, Ordering::Relaxed));
+            for_each(items, &|item| _ = counts[item].fetch_add(1, Ordering::Relaxed), || ());
             assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{items} items");
+        }
+    }
+
+    #[test]
+    fn what_the_caller_does_meanwhile_may_be_more_work() {
+        let counts: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
+        let count = |item: usize| _ = counts[item].fetch_add(1, Ordering::Relaxed);
+        for round in 1..=100 {
+            let value = for_each(1000, &count, || for_each(1000, &count, || round));
+            assert_eq!(value, round);
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 2 * round), "round {round}");
+        }
+    }
+
+    #[test]
+    fn work_is_finished_before_a_panic_leaves_it() {
+        for _ in 0..100 {
+            let sum = AtomicUsize::new(0);
+            let work = |item| _ = sum.fetch_add(item, Ordering::Relaxed);
+            let panic = || for_each(1000, &work, || -> () { std::panic::resume_unwind(Box::new("meanwhile")) });
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panic)).is_err());
+            // No helper has the memory of the call any more.
+            let done = sum.load(Ordering::Relaxed);
+            std::thread::yield_now();
+            assert_eq!(sum.load(Ordering::Relaxed), done);
         }
     }
 
@@ -227,7 +284,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..200 {
                         let sum = AtomicUsize::new(0);
-                        for_each(50, &|item| _ = sum.fetch_add(item, Ordering::Relaxed));
+                        for_each(50, &|item| _ = sum.fetch_add(item, Ordering::Relaxed), || ());
                         assert_eq!(sum.into_inner(), 49 * 50 / 2);
                     }
                 });

@@ -87,23 +87,32 @@ impl<'a> HostArray<'a> {
     /// `to` has `range.len()` elements, which nothing else uses meanwhile.
     pub unsafe fn gather(&self, range: Range<usize>, to: *mut f32) {
         // SAFETY: promised by the caller.
-        unsafe { self.gather_by(range, to, &|from, to, length| std::ptr::copy_nonoverlapping(from, to, length)) }
+        unsafe {
+            self.gather_by(range, to, &|from, to, length| std::ptr::copy_nonoverlapping(from, to, length), || ());
+        }
     }
 
-    /// As [`HostArray::gather`], to memory that no processor reads next.
+    /// As [`HostArray::gather`], to memory that no processor reads next. Where several threads copy, the caller does
+    /// something else before it helps them.
     ///
     /// # Safety
     /// As there.
-    pub unsafe fn gather_for_device(&self, range: Range<usize>, to: *mut f32) {
+    pub unsafe fn gather_for_device<T>(&self, range: Range<usize>, to: *mut f32, meanwhile: impl FnOnce() -> T) -> T {
         // SAFETY: promised by the caller.
-        unsafe { self.gather_by(range, to, &|from, to, length| streaming_copy::copy(from, to, length)) }
+        unsafe { self.gather_by(range, to, &|from, to, length| streaming_copy::copy(from, to, length), meanwhile) }
     }
 
     /// # Safety
     /// As for [`HostArray::gather`]; `copy` copies so many elements from one place to another.
-    unsafe fn gather_by(&self, range: Range<usize>, to: *mut f32, copy: &CopyRun) {
+    unsafe fn gather_by<T>(
+        &self,
+        range: Range<usize>,
+        to: *mut f32,
+        copy: &CopyRun,
+        meanwhile: impl FnOnce() -> T,
+    ) -> T {
         let to = Destination(to);
-        self.each_row(range, &|own, stride, at, length| {
+        let row = |own: *mut f32, stride: isize, at: usize, length: usize| {
             // SAFETY: `each_row` names elements of this array; `at` counts within the range, for which there is room.
             unsafe {
                 let to = to.at(at);
@@ -115,7 +124,8 @@ impl<'a> HostArray<'a> {
                     }
                 }
             }
-        });
+        };
+        self.each_row(range, &row, meanwhile)
     }
 
     /// Copies elements, counted in row-major order, from memory that has them one after the other.
@@ -125,7 +135,7 @@ impl<'a> HostArray<'a> {
     pub unsafe fn scatter(&self, range: Range<usize>, from: *const f32) {
         assert!(self.writeable, "an array that is only read");
         let from = Destination(from.cast_mut());
-        self.each_row(range, &|own, stride, at, length| {
+        let row = |own: *mut f32, stride: isize, at: usize, length: usize| {
             // SAFETY: as in `gather`; the array may be written, and rows are disjoint.
             unsafe {
                 let from = from.at(at);
@@ -137,14 +147,20 @@ impl<'a> HostArray<'a> {
                     }
                 }
             }
-        });
+        };
+        self.each_row(range, &row, || ());
     }
 
     /// Calls `row(first element, stride, where in the range it is, elements)` for pieces of the range that lie in one
-    /// row, on several threads where there are many elements.
-    fn each_row(&self, range: Range<usize>, row: &(dyn Fn(*mut f32, isize, usize, usize) + Sync)) {
+    /// row, on several threads where there are many elements. The caller first does something else.
+    fn each_row<T>(
+        &self,
+        range: Range<usize>,
+        row: &(dyn Fn(*mut f32, isize, usize, usize) + Sync),
+        meanwhile: impl FnOnce() -> T,
+    ) -> T {
         assert!(range.start <= range.end && range.end <= self.elements, "elements out of range");
-        crew::in_shares(range.len(), size_of::<f32>(), &|share| {
+        let work = |share: Range<usize>| {
             let (begin, end) = (range.start + share.start, range.start + share.end);
             let inner = self.axes.saturating_sub(1);
             let (size, stride) = (self.shape[inner], self.strides[inner]);
@@ -160,7 +176,8 @@ impl<'a> HostArray<'a> {
                 row(self.first.wrapping_offset(offset), stride, at - range.start, length);
                 at += length;
             }
-        });
+        };
+        crew::in_shares(range.len(), size_of::<f32>(), &work, meanwhile)
     }
 }
 
