@@ -299,8 +299,7 @@ void multiply_line(uint half_index, uint line, uint columns_left) {
                     float x = window[(r * THREAD_C + c) * REACH + column / 4][column % 4];
                     float sum = fma(gradients[pixel], x, sums[at]);
                     // What lies beyond dy adds nothing, not even zero times infinity.
-                    bool exists = WHOLE_BLOCKS || 4 * quad + pixel < columns_left;
-                    sums[at] = exists ? sum : sums[at];
+                    sums[at] = 4 * quad + pixel < columns_left ? sum : sums[at];
                 }
             }
         }
@@ -427,7 +426,7 @@ void main() {
             place(block % 2);
             barrier();
             uint lines_left = dy_height() - line;
-            uint columns_left = dy_width() - segment * COLUMNS;
+            uint columns_left = WHOLE_BLOCKS ? COLUMNS : dy_width() - segment * COLUMNS;
             line = next_line;
             segment = next_segment;
             if (block + 1 < blocks) {
