@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
+import sys
 from ctypes import byref
 from typing import Any, Callable
 
@@ -17,7 +17,7 @@ class Handle:
     everything back anyway.
     """
 
-    __slots__ = ("_value", "_destroy", "_closed_message", "__weakref__")
+    __slots__ = ("_values", "_destroy", "_closed_message")
 
     def __init__(
         self,
@@ -31,13 +31,14 @@ class Handle:
         Raises:
             GrillyError: if the library refuses.
         """
+        #: The handle, or nothing once it was destroyed: of several threads that close, one takes it.
+        self._values: list[int] = []
+        self._destroy = destroy
+        self._closed_message = closed_message
         out = _abi.Handle()
         check(create(*arguments, byref(out)))
         assert out.value is not None # no handle reads as NULL
-        self._value = out.value
-        self._closed_message = closed_message
-        self._destroy = weakref.finalize(self, destroy, out.value)
-        self._destroy.atexit = False
+        self._values.append(out.value)
 
     @property
     def value(self) -> int:
@@ -46,15 +47,24 @@ class Handle:
         Raises:
             RuntimeError: if it was closed.
         """
-        if self.closed:
-            raise RuntimeError(self._closed_message)
-        return self._value
+        try:
+            return self._values[0]
+        except IndexError:
+            raise RuntimeError(self._closed_message) from None
 
     @property
     def closed(self) -> bool:
         """Whether the object was destroyed."""
-        return not self._destroy.alive
+        return not self._values
 
     def close(self) -> None:
         """Destroys the object; a second time does nothing."""
-        self._destroy()
+        try:
+            value = self._values.pop()
+        except IndexError:
+            return
+        self._destroy(value)
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():
+            self.close()
