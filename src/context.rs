@@ -126,7 +126,9 @@ impl Ready {
         if let Some(pipelines) = self.pipelines.get() {
             return Ok(pipelines);
         }
-        let made = device.pipelines_of(&self.plan.dispatches)?;
+        let dispatches = self.plan.dispatches.iter();
+        let made = dispatches.map(|dispatch| device.pipeline(dispatch.module, &dispatch.specialization));
+        let made = made.collect::<Result<Vec<_>>>()?;
         Ok(self.pipelines.get_or_init(|| made))
     }
 }

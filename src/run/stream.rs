@@ -74,22 +74,25 @@ pub fn run(
     for place in places.parameters() {
         upload.bring(place, 0, place.whole().bytes, || Ok(()))?;
     }
-    let mut arrived = 0;
-    let mut there = upload.submit()?;
+    let fetches = places.batched().filter_map(Place::host).any(|host| host.arrives && host.pinned.is_none());
+    let (mut arrived, mut there) = (0, None);
     for next in arrivals(images, count) {
         for place in places.batched() {
             let image = place.whole().bytes.checked_div(images).unwrap_or(0);
             // While threads fetch these images, those before them are seen to.
-            let meanwhile = || downstream.follow(arrived, there);
+            let meanwhile = || if arrived > 0 { downstream.follow(arrived, there) } else { Ok(()) };
             upload.bring(place, arrived * image, (next - arrived) * image, meanwhile)?;
         }
-        let next_there = upload.submit()?;
-        downstream.follow(arrived, there)?;
-        (arrived, there) = (next, next_there);
+        (arrived, there) = (next, upload.submit()?);
+        if !fetches || arrived == images {
+            downstream.follow(arrived, there)?;
+        }
         // The next images go first, or the way to the device stands still.
-        while upload.is_busy()? && downstream.download.empty_finished()? {}
+        while upload.is_busy()? && downstream.download.has_filled()? {
+            downstream.follow(arrived, there)?;
+            downstream.download.empty_oldest()?;
+        }
     }
-    downstream.follow(arrived, there)?;
     let downloaded = downstream.finish()?;
     Ok(Moved { uploaded: upload.finish()?, downloaded })
 }
@@ -120,8 +123,10 @@ struct Downstream<'a> {
     workspaces: &'a [Option<Bound<'a>>; 2],
     /// Images of the batch.
     images: u64,
-    /// Of each pass, how far it has come, and of how many images the results went back.
-    progress: Vec<(Progress<'a>, u64)>,
+    /// How far each pass has come.
+    progress: Vec<Progress<'a>>,
+    /// Of how many images the results of each pass went back.
+    sent: Vec<u64>,
     compute: Compute,
     download: Download<'a>,
     /// Whether results go back while images arrive, more than a few.
@@ -139,7 +144,7 @@ impl<'a> Downstream<'a> {
         let images = passes.first().map_or(0, |pass| pass.images);
         let progress = passes.iter().map(|pass| {
             let [input_image, output_image] = pass.image_bytes;
-            (Progress::new(Streamed { plan: &pass.ready.plan, images, input_image, output_image }), 0)
+            Progress::new(Streamed { plan: &pass.ready.plan, images, input_image, output_image })
         });
         let travelling = |way: fn(&Host<'_>) -> bool| -> u64 {
             places.batched().filter(|place| place.host().is_some_and(way)).map(|place| place.whole().bytes).sum()
@@ -152,18 +157,19 @@ impl<'a> Downstream<'a> {
             workspaces,
             images,
             progress: progress.collect(),
+            sent: vec![0; passes.len()],
             compute: Compute::new(device),
             download: Download::new(device, slot),
             both_ways,
         }
     }
 
-    /// Submits what can run once the first `arrived` images are there, which they are `there`, and sends the results back
-    /// that this leaves finished. For as many images as the last time there is nothing to do.
+    /// Submits what can run once the first `arrived` images have arrived, `there` at the latest, and sends back the results
+    /// that this finishes. A second time for as many images does nothing.
     fn follow(&mut self, arrived: u64, there: Option<Point>) -> Result<()> {
         self.download.beside_uploads = self.both_ways && arrived < self.images;
         self.compute.run(self.passes, &mut self.progress, arrived, self.places, self.workspaces, there)?;
-        for (pass, (progress, sent)) in self.passes.iter().zip(&mut self.progress) {
+        for ((pass, progress), sent) in self.passes.iter().zip(&self.progress).zip(&mut self.sent) {
             let finished = progress.finished();
             if let Some(place) = self.places.result(pass.kind) {
                 let image = place.whole().bytes.checked_div(self.images).unwrap_or(0);
@@ -210,14 +216,14 @@ impl Compute {
     fn run(
         &mut self,
         passes: &[Pass],
-        progress: &mut [(Progress<'_>, u64)],
+        progress: &mut [Progress<'_>],
         arrived: u64,
         places: &Places<'_>,
         workspaces: &[Option<Bound<'_>>; 2],
         there: Option<Point>,
     ) -> Result<()> {
         let mut current: Option<Submission> = None;
-        for ((pass, (progress, _)), workspace) in passes.iter().zip(progress).zip(workspaces) {
+        for ((pass, progress), workspace) in passes.iter().zip(progress).zip(workspaces) {
             let plan = &pass.ready.plan;
             let mut slice = None;
             for part in progress.advance(arrived) {
@@ -318,8 +324,8 @@ impl Upload {
         Upload { ring: Ring::new(device, slot), current: None, submitted: VecDeque::new(), latest: None, bytes: 0 }
     }
 
-    /// Brings bytes of a tensor to the device, if they are needed there. Whenever threads copy, the caller first does
-    /// something else.
+    /// Brings bytes of a tensor to the device, if they are needed there. Before it helps to fill a slot of the ring, the
+    /// caller does something else.
     fn bring(
         &mut self,
         place: &Place<'_>,
@@ -338,7 +344,8 @@ impl Upload {
             let length = self.ring.slot.min(offset + bytes - begin);
             let slot = self.free_slot()?;
             let elements = elements(begin, length);
-            // SAFETY: `mapped_floats` checked that there is room; nothing uses a free slot.
+            // SAFETY: `mapped_floats` checked that there is room; nothing uses a free slot. Meanwhile, results may be
+            // written to the same array, if they are added to what it has: those of images that were fetched before.
             unsafe {
                 let to = slot.mapped_floats(elements.len())?;
                 host.array.gather_for_device(elements, to, &mut meanwhile)
@@ -484,14 +491,12 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// Copies to its place what the oldest submission brought, if it is done; says whether it was.
-    fn empty_finished(&mut self) -> Result<bool> {
-        let Some((recorder, _)) = self.submitted.front_mut() else { return Ok(false) };
-        let done = recorder.wait_for(Duration::ZERO)?;
-        if done {
-            self.empty_oldest()?;
+    /// Whether there is something to copy to its place that the oldest submission brought.
+    fn has_filled(&mut self) -> Result<bool> {
+        match self.submitted.front_mut() {
+            Some((recorder, filled)) if !filled.is_empty() => recorder.wait_for(Duration::ZERO),
+            _ => Ok(false),
         }
-        Ok(done)
     }
 
     /// Waits for everything. Returns how many bytes were copied.

@@ -168,7 +168,7 @@ impl Crew {
             }
         }
         state.jobs.push(Job(std::ptr::from_ref(shared).cast()));
-        // Under the lock: who sees the old number goes to sleep before the lock is taken, and is counted.
+        // Under the lock: whoever went to sleep on the old number is counted by now.
         self.calls.fetch_add(1, Ordering::Release);
         let asleep = state.sleeping > 0;
         drop(state);
@@ -264,15 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn work_is_finished_before_a_panic_leaves_it() {
+    fn no_helper_has_the_work_that_a_panic_leaves() {
         for _ in 0..100 {
             let sum = AtomicUsize::new(0);
             let work = |item| _ = sum.fetch_add(item, Ordering::Relaxed);
             let panic = || for_each(1000, &work, || -> () { std::panic::resume_unwind(Box::new("meanwhile")) });
             assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panic)).is_err());
-            // No helper has the memory of the call any more.
             let done = sum.load(Ordering::Relaxed);
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_micros(100));
             assert_eq!(sum.load(Ordering::Relaxed), done);
         }
     }

@@ -92,11 +92,11 @@ impl<'a> HostArray<'a> {
         }
     }
 
-    /// As [`HostArray::gather`], to memory that no processor reads next. Where several threads copy, the caller does
-    /// something else before it helps them.
+    /// As [`HostArray::gather`], to memory that no processor reads next. Before the caller copies, or helps other threads
+    /// to, it does something else.
     ///
     /// # Safety
-    /// As there.
+    /// As there; and what the caller does writes none of these elements.
     pub unsafe fn gather_for_device<T>(&self, range: Range<usize>, to: *mut f32, meanwhile: impl FnOnce() -> T) -> T {
         // SAFETY: promised by the caller.
         unsafe { self.gather_by(range, to, &|from, to, length| streaming_copy::copy(from, to, length), meanwhile) }

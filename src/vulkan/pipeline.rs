@@ -4,7 +4,7 @@ use super::device::Device;
 use super::failure;
 use super::pipeline_cache::PipelineCache;
 use crate::error::Result;
-use crate::plan::{Dispatch, Module};
+use crate::plan::Module;
 use ash::vk;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,26 +93,6 @@ impl Device {
         }
         made.insert(key, pipeline);
         Ok(pipeline)
-    }
-
-    /// The pipelines of dispatches, compiled side by side where they must be.
-    pub fn pipelines_of(&self, dispatches: &[Dispatch]) -> Result<Vec<Pipeline>> {
-        let get = |dispatch: &Dispatch| self.pipeline(dispatch.module, &dispatch.specialization);
-        let key = |dispatch: &&Dispatch| (dispatch.module.name, dispatch.specialization.clone());
-        let mut missing: Vec<_> = {
-            let made = self.pipelines().made.lock().unwrap_or_else(PoisonError::into_inner);
-            dispatches.iter().filter(|dispatch| !made.contains_key(&key(dispatch))).collect()
-        };
-        missing.sort_by_key(key);
-        missing.dedup_by_key(|dispatch| key(dispatch));
-        std::thread::scope(|scope| {
-            // This thread does one itself, and below whatever another refused or failed to do.
-            for dispatch in missing.iter().skip(1) {
-                let _ = std::thread::Builder::new().spawn_scoped(scope, || get(dispatch));
-            }
-            let _ = missing.first().map(|dispatch| get(dispatch));
-        });
-        dispatches.iter().map(get).collect()
     }
 
     fn compile(&self, module: &'static Module, specialization: &[u32]) -> Result<Pipeline> {

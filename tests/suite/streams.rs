@@ -6,7 +6,7 @@ use crate::common::data::{Data, Kind};
 use crate::common::rigs::{
     Rig, announce, kernel_rigs, minimum_rigs, rigs, streaming_kernel_rigs, streaming_rigs, sweep,
 };
-use grilly::{Accumulate, Context, Conv2d, Conv2dConfig, DeviceKind, Precision};
+use grilly::{Accumulate, Backward, Context, Conv2d, Conv2dConfig, DeviceKind, Input, Output, Precision, Weight};
 use ndarray::{Array, ArrayD, ArrayView, IxDyn};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -167,6 +167,32 @@ fn results_that_go_back_in_several_copies_come_whole() {
         in_buffer.fill(f32::NAN);
         forward(&layer(&rig.context), x.view(), &weight, in_buffer.view_mut());
         assert_eq!(in_buffer, expected, "{}, in a host buffer", rig.name);
+    }
+}
+
+#[test]
+fn results_are_put_back_while_threads_fetch_more() {
+    // More pieces than the ring has, of so many bytes that several threads copy each; and both ways in the same array.
+    let shape = [48, 8, 64, 64];
+    let (dy, weight) = (numbers(&shape), numbers(&[8, 8, 1, 1]));
+    let dx = |context: &Context| {
+        let conv = Conv2d::new(context, Conv2dConfig::new(8, 8, [1, 1])).expect("a legal layer");
+        let mut dx = dy.mapv(|value| value * 3.0);
+        conv.backward(Backward {
+            x: None,
+            weight: Some(Weight::Raw(Input::Host(weight.view()))),
+            dy: Input::Host(dy.view()),
+            dx: Some(Output::Host(dx.view_mut())),
+            dweight: None,
+            dbias: None,
+            accumulate: Accumulate::ALL,
+        })
+        .expect("a legal call");
+        dx
+    };
+    let whole = streaming_rigs(16 << 20, false);
+    for rig in streaming_rigs(300 << 10, false) {
+        assert!(dx(&rig.context) == dx(plain(&whole, &rig)), "{}", rig.name);
     }
 }
 

@@ -65,6 +65,7 @@ class Handle:
             return
         self._destroy(value)
 
+    # At shutdown, a module's names may be gone before its objects.
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if not is_finalizing():
             self.close()
