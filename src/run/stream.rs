@@ -75,12 +75,13 @@ pub fn run(
         upload.bring(place, 0, place.whole().bytes, || Ok(()))?;
     }
     let fetches = places.batched().filter_map(Place::host).any(|host| host.arrives && host.pinned.is_none());
-    let (mut arrived, mut there) = (0, None);
+    // While the first images are fetched, the device makes the parameters ready.
+    let (mut arrived, mut there) = (0, if fetches { upload.submit()? } else { None });
     for next in arrivals(images, count) {
         for place in places.batched() {
             let image = place.whole().bytes.checked_div(images).unwrap_or(0);
             // While threads fetch these images, those before them are seen to.
-            let meanwhile = || if arrived > 0 { downstream.follow(arrived, there) } else { Ok(()) };
+            let meanwhile = || downstream.follow(arrived, there);
             upload.bring(place, arrived * image, (next - arrived) * image, meanwhile)?;
         }
         (arrived, there) = (next, upload.submit()?);
