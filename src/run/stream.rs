@@ -41,7 +41,7 @@ pub fn pieces(device: &Device, passes: &[Pass], host_bytes: u64) -> Option<Piece
     match device.options().piece_bytes {
         0 if device.is_unified() || host_bytes < LEAST_BYTES => None,
         0 => {
-            let piece = (host_bytes / 2 / PIECES).clamp(LEAST_PIECE, MOST_PIECE);
+            let piece = (host_bytes / 2).div_ceil(PIECES).clamp(LEAST_PIECE, MOST_PIECE);
             Some(Pieces { piece, slot: SLOT, most: full_pieces(device, passes) })
         }
         piece if host_bytes <= piece => None,
