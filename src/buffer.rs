@@ -3,7 +3,7 @@
 use crate::context::{Backend, Context};
 use crate::cpu;
 use crate::error::{Error, Result};
-use crate::run::stream;
+use crate::run::copies;
 use crate::vulkan::{Block, Bound, Home, HostArray, Recorder};
 use std::sync::Arc;
 
@@ -139,7 +139,7 @@ impl Buffer {
             Storage::Vulkan(block) => {
                 let to = Bound { block, offset, bytes };
                 if let Some(array) = HostArray::reading_words(data) {
-                    return stream::write(block.device(), array, to);
+                    return copies::write(block.device(), array, to);
                 }
                 let staging = Block::new(block.device(), Home::Staging, bytes)?;
                 staging.write(0, data)?;
@@ -170,7 +170,7 @@ impl Buffer {
             Storage::Vulkan(block) => {
                 let from = Bound { block, offset, bytes };
                 if let Some(array) = HostArray::writing_words(data) {
-                    return stream::read(block.device(), from, array);
+                    return copies::read(block.device(), from, array);
                 }
                 let staging = Block::new(block.device(), Home::Staging, bytes)?;
                 let mut recorder = Recorder::new(block.device())?;

@@ -1,5 +1,6 @@
 //! Running passes: the same calls, on whichever device the context has.
 
+pub mod copies;
 pub mod cpu;
 pub mod elementwise;
 pub mod places;
