@@ -180,8 +180,8 @@ struct Filled<'a> {
 /// Copies from the device.
 pub struct Download<'a> {
     ring: Ring,
-    /// Submitted, oldest first, with the slots that they fill.
-    submitted: VecDeque<(Recorder, Vec<Filled<'a>>)>,
+    /// Submitted, oldest first, with the slots that they fill, unless the device reaches the array itself.
+    submitted: VecDeque<(Recorder, Option<Filled<'a>>)>,
     /// Whether to leave room for uploads that are under way.
     pub beside_uploads: bool,
     /// Copied so far, or being copied.
@@ -200,7 +200,7 @@ impl<'a> Download<'a> {
         if let Some((block, first)) = &host.pinned {
             let to = Bound { block, offset: first + offset, bytes };
             let recorder = self.copy(place.range(offset, bytes), to, after)?;
-            self.submitted.push_back((recorder, Vec::new()));
+            self.submitted.push_back((recorder, None));
             return Ok(());
         }
         for begin in (offset..offset + bytes).step_by(self.ring.slot as usize) {
@@ -208,7 +208,7 @@ impl<'a> Download<'a> {
             let slot = self.free_slot()?;
             let to = Bound { block: &slot, offset: 0, bytes: length };
             let recorder = self.copy(place.range(begin, length), to, after)?;
-            self.submitted.push_back((recorder, vec![Filled { slot, host, offset: begin, bytes: length }]));
+            self.submitted.push_back((recorder, Some(Filled { slot, host, offset: begin, bytes: length })));
         }
         Ok(())
     }
@@ -237,7 +237,7 @@ impl<'a> Download<'a> {
     pub fn empty_oldest(&mut self) -> Result<()> {
         let Some((mut recorder, filled)) = self.submitted.pop_front() else { return Ok(()) };
         recorder.wait_awake(PATIENCE)?;
-        for Filled { slot, host, offset, bytes } in filled {
+        if let Some(Filled { slot, host, offset, bytes }) = filled {
             let elements = elements(offset, bytes);
             // SAFETY: `mapped_floats` checked that the slot has so many elements, and the device is done with it.
             unsafe { host.array.scatter(elements.clone(), slot.mapped_floats(elements.len())?) };
@@ -249,7 +249,7 @@ impl<'a> Download<'a> {
     /// Whether there is something to copy to its place that the oldest submission brought.
     pub fn has_filled(&mut self) -> Result<bool> {
         match self.submitted.front_mut() {
-            Some((recorder, filled)) if !filled.is_empty() => recorder.wait_for(Duration::ZERO),
+            Some((recorder, Some(_))) => recorder.wait_for(Duration::ZERO),
             _ => Ok(false),
         }
     }

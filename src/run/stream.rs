@@ -56,11 +56,11 @@ pub fn run(
     workspaces: &[Option<Bound<'_>>; 2],
     pieces: Pieces,
 ) -> Result<Moved> {
-    let images = passes.first().map_or(0, |pass| pass.images);
     let largest = places.batched().filter(|place| place.host().is_some()).map(|place| place.whole().bytes).max();
     let count = largest.unwrap_or(0).div_ceil(pieces.piece).min(pieces.most);
     let mut upload = Upload::new(device, pieces.slot);
     let mut downstream = Downstream::new(device, passes, places, workspaces, pieces.slot);
+    let images = downstream.images;
     for place in places.parameters() {
         upload.bring(place, 0, place.whole().bytes, || Ok(()))?;
     }

@@ -203,15 +203,11 @@ impl Crew {
     /// Enters the oldest job that has anything left to do.
     fn enter(&self) -> Option<Job> {
         let state = self.state();
-        state.jobs.iter().copied().find(|job| {
-            // SAFETY: the job is there and the lock is held, so its caller has not begun to wait for helpers.
-            let shared = unsafe { &*job.0 };
-            let useful = shared.next.load(Ordering::Relaxed) < shared.items;
-            if useful {
-                shared.helpers.fetch_add(1, Ordering::AcqRel);
-            }
-            useful
-        })
+        // SAFETY: the jobs are there and the lock is held, so their callers have not begun to wait for helpers.
+        let shared = |job: &Job| unsafe { &*job.0 };
+        let job = *state.jobs.iter().find(|job| shared(job).next.load(Ordering::Relaxed) < shared(job).items)?;
+        shared(&job).helpers.fetch_add(1, Ordering::AcqRel);
+        Some(job)
     }
 
     /// Waits for another call than those seen.
