@@ -8,15 +8,14 @@
 #define OUTPUT_ACCESS readonly
 #define OUTPUT_VECTORS readonly
 #include "lib/problem.glsl"
+#include "lib/vectors.glsl"
 
 #define SPLIT_PIXELS pc.extra_0 // output pixels that one split sums
 #define FIRST_SPLIT pc.extra_1  // slice that the first split of this dispatch writes
 
 layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 
-layout(constant_id = 15) const uint VECTORS = 0; // not 0: planes are whole vectors, read as such
-
-const uint RUN = VECTORS != 0 ? 4 : 1;
+const uint RUN = VECTORS != 0 ? 4 : 1; // elements that are read at once
 
 shared float sums[THREADS];
 

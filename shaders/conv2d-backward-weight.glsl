@@ -60,7 +60,7 @@ shared uint column_plane[TILE_N];
 shared ivec2 column_reach[TILE_N];
 #endif
 
-uint group, first_m, m_count, weight_columns, n_count, first_pixel, end_pixel, input_plane, output_plane;
+uint group, first_m, first_n, m_count, weight_columns, n_count, first_pixel, end_pixel, input_plane, output_plane;
 uint next_pixel; // to be fetched
 
 uint channels() { return pc.C / pc.groups; }
@@ -226,6 +226,30 @@ void fetch() {
 }
 #endif
 
+void store_sum(uint slice, uint m, uint n, float sum) {
+    uint k = slice * pc.K + group * m_count + m;
+    if (m < m_count && is_weight(n)) {
+        WEIGHT(weight_index(k, n)) = sum;
+    } else if (m < m_count && n >= weight_columns && n < n_count) {
+        BIAS(k) = sum;
+    }
+}
+
+void store(uint slice) {
+#ifdef OWN_COLUMNS
+    EACH_RESULT(uint i = 0; i < RESULTS; ++i) {
+        store_sum(slice, first_m + result_m(i / THREAD_N), first_n + result_n(i % THREAD_N), totals[i]);
+    }
+#else
+    for (uint first = 0; first < TILE_M; first += STAGED_ROWS) {
+        stage(first);
+        for (uint row = store_row(); row < STAGED_ROWS; row += STORE_STEP) {
+            store_sum(slice, first_m + first + row, first_n + store_column(), staged(row, store_column()));
+        }
+    }
+#endif
+}
+
 void main() {
     uint tile = tile_index();
     if (tile >= pc.tile_end) {
@@ -245,7 +269,7 @@ void main() {
     uint tiles_m = (m_count + TILE_M - 1) / TILE_M;
     uint tiles_n = (n_count + TILE_N - 1) / TILE_N;
     first_m = tile % tiles_m * TILE_M;
-    uint first_n = tile / tiles_m % tiles_n * TILE_N;
+    first_n = tile / tiles_m % tiles_n * TILE_N;
     group = tile / tiles_m / tiles_n % pc.groups;
     uint split = tile / tiles_m / tiles_n / pc.groups;
     first_pixel = split * SPLIT_PIXELS;
@@ -272,17 +296,5 @@ void main() {
 
     multiply((end_pixel - first_pixel + BLOCK - 1) / BLOCK);
 
-    uint slice = FIRST_SPLIT + split;
-    EACH_RESULT(uint i = 0; i < RESULTS; ++i) {
-        uint row = i / THREAD_N;
-        uint column = i % THREAD_N;
-        uint m = first_m + result_m(row);
-        uint n = first_n + result_n(column);
-        uint k = slice * pc.K + group * m_count + m;
-        if (m < m_count && is_weight(n)) {
-            WEIGHT(weight_index(k, n)) = totals[i];
-        } else if (m < m_count && n >= weight_columns && n < n_count) {
-            BIAS(k) = totals[i];
-        }
-    }
+    store(FIRST_SPLIT + split);
 }

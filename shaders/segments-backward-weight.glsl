@@ -27,6 +27,8 @@
 #include "lib/problem.glsl"
 #include "lib/chain.glsl"
 #include "lib/patch.glsl"
+#include "lib/unpack.glsl"
+#include "lib/vectors.glsl"
 
 #define SPLIT_BLOCKS pc.extra_0 // blocks that one split sums
 #define FIRST_SPLIT pc.extra_1  // slice that the first split of this dispatch writes
@@ -36,15 +38,16 @@ layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 layout(constant_id = 0) const bool WHOLE_BLOCKS = false;   // every row and column of every block exists
 layout(constant_id = 1) const bool WHOLE_K = false;        // every output channel of every tile exists
 layout(constant_id = 2) const bool WHOLE_C = false;        // every input channel of every tile exists
+#if COLUMNS <= 28
 layout(constant_id = 3) const bool WHOLE_ROWS = false;     // a block's rows are whole ones of both tensors, alike padded
+#else
+const bool WHOLE_ROWS = false; // of so many columns they are rare
+#endif
 #if LINES > 2
-layout(constant_id = 4) const bool WHOLE_PLANES = false; // and so are its planes
+layout(constant_id = 4) const bool WHOLE_PLANES = false;   // and so are its planes
 #else
 const bool WHOLE_PLANES = false; // of so few lines they are rare
 #endif
-layout(constant_id = 15) const uint VECTORS = 0;           // VECTORS_*: tensors that are read by vectors
-const uint VECTORS_INPUT = 1;
-const uint VECTORS_OUTPUT = 2;
 
 const uint TAPS = KERNEL_R * KERNEL_S;
 const uint PIXELS = LINES * COLUMNS; // of a block
@@ -268,24 +271,37 @@ void place(uint half_index) {
     }
 }
 
-// Of a line with so many columns left.
-void multiply_line(uint half_index, uint line, uint columns_left) {
+// For lines of 28 pixels and more, the outer loop stays a loop: unrolled, it only takes drivers longer to compile.
+#if COLUMNS > 28
+#define EACH_QUAD [[dont_unroll]] for
+#else
+#define EACH_QUAD [[unroll]] for
+#endif
+#if LINES == 2 && COLUMNS > 16
+#define EACH_LINE [[dont_unroll]] for
+#else
+#define EACH_LINE [[unroll]] for
+#endif
+
+// Of a line with so many columns left. In whole planes, so many rows of the kernel are above it and below it in padding.
+void multiply_line(uint half_index, uint line, uint columns_left, uint above, uint below) {
     uint dy_at = (half_index * TILE_K + own_k()) * DY_ROW + line * QUADS;
     uint x_at = ((half_index * X_LINES + line * STRIDE) * TILE_C + own_c()) * X_ROW;
-    vec4 window[KERNEL_R * THREAD_C * REACH]; // [row][input channel][vector]
+    float window[4 * KERNEL_R * THREAD_C * REACH]; // [row][input channel][column]
     [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * KEPT; ++i) {
         uint row = i / KEPT / THREAD_C * X_APART * TILE_C + i / KEPT % THREAD_C * C_APART;
-        window[i / KEPT * REACH + i % KEPT] = x_tile[x_at + row * X_ROW + i % KEPT];
+        UNPACK(x_tile[x_at + row * X_ROW + i % KEPT], window, 4 * (i / KEPT * REACH + i % KEPT))
     }
-    [[unroll]] for (uint quad = 0; quad < QUADS; ++quad) {
+    EACH_QUAD (uint quad = 0; quad < QUADS; ++quad) {
         [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * (REACH - KEPT); ++i) {
             uint at = i / (REACH - KEPT);
             uint vector = KEPT + i % (REACH - KEPT);
             uint row = at / THREAD_C * X_APART * TILE_C + at % THREAD_C * C_APART;
-            window[at * REACH + vector] = x_tile[x_at + row * X_ROW + quad * STRIDE + vector];
+            UNPACK(x_tile[x_at + row * X_ROW + quad * STRIDE + vector], window, 4 * (at * REACH + vector))
         }
         [[unroll]] for (uint k = 0; k < THREAD_K; ++k) {
-            vec4 gradients = dy_tile[dy_at + k * K_APART * DY_ROW + quad];
+            float gradients[4];
+            UNPACK(dy_tile[dy_at + k * K_APART * DY_ROW + quad], gradients, 0)
             [[unroll]] for (uint i = 0; i < 4 * THREAD_C * TAPS; ++i) {
                 uint pixel = i / (THREAD_C * TAPS);
                 uint c = i / TAPS % THREAD_C;
@@ -294,34 +310,43 @@ void multiply_line(uint half_index, uint line, uint columns_left) {
                 uint at = k * THREAD_C * TAPS + i % (THREAD_C * TAPS);
                 // What shaderc knows comes first, or it keeps a branch for every product.
                 bool beside = in_padding(4 * quad * STRIDE + column, COLUMNS, KERNEL_S) && WHOLE_ROWS;
-                bool beyond = in_padding(line * STRIDE + r * DILATION, LINES, KERNEL_R) && WHOLE_PLANES;
-                if (4 * quad + pixel < COLUMNS && !beside && !beyond) {
-                    float x = window[(r * THREAD_C + c) * REACH + column / 4][column % 4];
+                bool beyond = (r < above || r >= KERNEL_R - below) && WHOLE_PLANES;
+                bool exists = COLUMNS % 4 == 0 || 4 * quad + pixel < COLUMNS;
+                if (exists && !beside && !beyond) {
+                    float x = window[4 * (r * THREAD_C + c) * REACH + column];
                     float sum = fma(gradients[pixel], x, sums[at]);
                     // What lies beyond dy adds nothing, not even zero times infinity.
                     sums[at] = 4 * quad + pixel < columns_left ? sum : sums[at];
                 }
             }
         }
-        [[unroll]] for (uint i = 0; i < KERNEL_R * THREAD_C * KEPT; ++i) {
-            uint at = i / KEPT * REACH + i % KEPT;
-            window[at] = window[at + STRIDE];
+        [[unroll]] for (uint i = 0; i < 4 * KERNEL_R * THREAD_C * KEPT; ++i) {
+            uint at = 4 * (i / (4 * KEPT) * REACH) + i % (4 * KEPT);
+            window[at] = window[at + 4 * STRIDE];
         }
     }
 }
 
-// Drivers unroll the loop, shaderc does not. For lines of 28 pixels that only takes them longer to compile.
-#if LINES == 2 && COLUMNS > 16
-#define EACH_LINE [[dont_unroll]] for
-#else
-#define EACH_LINE [[unroll]] for
-#endif
 void multiply_block(uint half_index, uint lines_left, uint columns_left) {
-    EACH_LINE (uint line = 0; line < LINES; ++line) {
+#if LINES > 2
+    // Of whole planes, the first and the last line have products with padding.
+    const uint PADDED = KERNEL_R / 2;
+    const uint WITHIN = LINES - 1;
+    multiply_line(half_index, 0, columns_left, PADDED, 0);
+#else
+    const uint PADDED = 0;
+    const uint WITHIN = LINES;
+#endif
+    EACH_LINE (uint line = LINES - WITHIN; line < WITHIN; ++line) {
         if (LINES == 1 || WHOLE_BLOCKS || line < lines_left) {
-            multiply_line(half_index, line, columns_left);
+            multiply_line(half_index, line, columns_left, 0, 0);
         }
     }
+#if LINES > 2
+    if (WHOLE_BLOCKS || LINES - 1 < lines_left) {
+        multiply_line(half_index, LINES - 1, columns_left, 0, PADDED);
+    }
+#endif
 }
 
 void sum_bias(uint half_index) {
@@ -362,7 +387,7 @@ void store_totals(uint slice) {
         [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
             uint row = own_k() + i / (THREAD_C * TAPS) * K_APART - first;
             uint at = row * RESULT_ROW + (own_c() + i / TAPS % THREAD_C * C_APART) * TAPS + i % TAPS;
-            if (row < STAGED_K) {
+            if (STAGED_K == TILE_K || row < STAGED_K) {
                 dy_tile[at / 4][at % 4] = totals[i];
             }
         }

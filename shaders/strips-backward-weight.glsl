@@ -15,6 +15,8 @@
 #define SOURCE_PLACE(i) INPUT_PLACE(i)
 #define SOURCE_FROM(place, i) INPUT_FROM(place, i)
 #define SOURCE_VECTOR_FROM(place, i) INPUT_VECTOR_FROM(place, i)
+#define SOURCE_VECTORS VECTORS_INPUT
+#define RESULT_VECTORS VECTORS_OUTPUT
 #define SOURCE_HEIGHT pc.H
 #define SOURCE_WIDTH pc.W
 #define RESULT_HEIGHT pc.P

@@ -54,14 +54,6 @@ uint kernel_element(uint r, uint s) {
 // The packed weight's row of that tap and the group's source channel 0.
 uint weight_row(uint r, uint s) { return (group * pc.R * pc.S + kernel_element(r, s)) * reduced_channels; }
 
-void begin_fetching();
-
-#ifdef OWN_COLUMNS
-#include "lib/implicit_gemm_own_columns.glsl"
-#else
-#include "lib/implicit_gemm_shared.glsl"
-#endif
-
 // The element of the result at the pixel and the group's channel.
 uint result_at(Pixel pixel, uint m) {
     uint channel = pixel.image * RESULT_CHANNELS + group * m_count + m;
@@ -71,61 +63,10 @@ uint result_at(Pixel pixel, uint m) {
     return (channel * RESULT_HEIGHT + pixel.at.x) * RESULT_WIDTH + pixel.at.y;
 }
 
-#ifndef OWN_COLUMNS
-// Whether every four neighbouring columns are four neighbouring elements of the result.
-bool has_vectors() {
-    return h_axis.result_step == 1 && w_axis.result_step == 1 && RESULT_HEIGHT * RESULT_WIDTH % 4 == 0
-        && RESULT_HAS_VECTORS;
-}
-
-void store_vectors() {
-    uint plane = RESULT_HEIGHT * RESULT_WIDTH;
-    [[unroll]] for (uint j = 0; j < THREAD_N; j += 4) {
-        Pixel pixel = pixel_of(first_n + result_n(j));
-        uint at = result_at(pixel, first_m);
-        [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
-            uint m = result_m(row);
-            uint i = row * THREAD_N + j;
-            if (pixel.exists && first_m + m < m_count) {
-                vec4 values = vec4(totals[i], totals[i + 1], totals[i + 2], totals[i + 3]);
-                store_result_vector((at + m * plane) / 4, group * m_count + first_m + m, values);
-            }
-        }
-    }
-}
-#endif
-
-void store_elements() {
-    uint plane = RESULT_HEIGHT * RESULT_WIDTH;
-    bool exists[THREAD_N];
-    uint at[THREAD_N];
-    [[unroll]] for (uint column = 0; column < THREAD_N; ++column) {
-        Pixel pixel = pixel_of(first_n + result_n(column));
-        exists[column] = pixel.exists;
-        at[column] = result_at(pixel, first_m);
-    }
-    EACH_RESULT(uint i = 0; i < RESULTS; ++i) {
-        uint m = result_m(i / THREAD_N);
-        if (exists[i % THREAD_N] && first_m + m < m_count) {
-            store_result(at[i % THREAD_N] + m * plane, group * m_count + first_m + m, totals[i]);
-        }
-    }
-}
-
-#ifndef OWN_COLUMNS
-// Rows are [phase][channel], whole vectors of channels.
-void store_phases() {
-    [[unroll]] for (uint i = 0; i < RESULTS; ++i) {
-        uint row = first_m + result_m(i / THREAD_N);
-        uint m = row % (4 * m_vectors);
-        uint phase = row / (4 * m_vectors);
-        Pixel pixel = pixel_of(first_n + result_n(i % THREAD_N));
-        pixel.at += uvec2(phase / pc.stride_w, phase % pc.stride_w);
-        if (pixel.exists && row < rows && m < m_count && pixel.at.x < RESULT_HEIGHT && pixel.at.y < RESULT_WIDTH) {
-            store_result(result_at(pixel, m), group * m_count + m, totals[i]);
-        }
-    }
-}
+#ifdef OWN_COLUMNS
+#include "lib/implicit_gemm_own_columns.glsl"
+#else
+#include "lib/implicit_gemm_shared.glsl"
 #endif
 
 void main() {
@@ -166,15 +107,5 @@ void main() {
 
     begin_fetching();
     multiply(blocks());
-#ifndef OWN_COLUMNS
-    if (JOINT_PHASES) {
-        store_phases();
-        return;
-    }
-    if (has_vectors()) {
-        store_vectors();
-        return;
-    }
-#endif
-    store_elements();
+    store();
 }

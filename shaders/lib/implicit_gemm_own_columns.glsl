@@ -1,4 +1,4 @@
-// What an implicit GEMM loads where each thread has columns for itself. Blocks run through all source channels of a tap
+// What an implicit GEMM loads and stores where each thread has columns for itself. Blocks run through all source channels of a tap
 // before the next tap.
 
 const uint PIXELS = THREAD_N;
@@ -82,4 +82,21 @@ void fetch() {
     }
 #endif
     advance();
+}
+
+void store() {
+    uint plane = RESULT_HEIGHT * RESULT_WIDTH;
+    bool exists[THREAD_N];
+    uint at[THREAD_N];
+    [[unroll]] for (uint column = 0; column < THREAD_N; ++column) {
+        Pixel pixel = pixel_of(first_n + result_n(column));
+        exists[column] = pixel.exists;
+        at[column] = result_at(pixel, first_m);
+    }
+    EACH_RESULT(uint i = 0; i < RESULTS; ++i) {
+        uint m = result_m(i / THREAD_N);
+        if (exists[i % THREAD_N] && first_m + m < m_count) {
+            store_result(at[i % THREAD_N] + m * plane, group * m_count + first_m + m, totals[i]);
+        }
+    }
 }

@@ -1,8 +1,10 @@
-// How an implicit GEMM fills the shared tiles. Blocks run through all taps of BLOCK source channels before the next
+// How an implicit GEMM fills the shared tiles, and stores. Blocks run through all taps of BLOCK source channels before the next
 // channels: what neighbouring taps read is then still in the first cache. Where there are too few channels to fill such
 // blocks, they run through a list of all steps instead: implicit_gemm_steps.glsl.
 //
 // There are no branches around the loads: what does not exist is read somewhere else in the tensor.
+
+#include "lib/vectors.glsl"
 
 // Room for the list of steps, in whole blocks; 1: there is none.
 layout(constant_id = 1) const uint LISTED_STEPS = 1;
@@ -170,5 +172,64 @@ void place(uint first_row) {
     [[unroll]] for (uint i = 0; i < B_LOADS; ++i) {
         uint n = b_column(i % PIXELS);
         b_tile[(first_row + b_row(i)) * B_ROW + n / 4][n % 4] = b_exists[WHOLE_TAPS ? i % PIXELS : i] ? b_next[i] : 0;
+    }
+}
+
+// Every four neighbouring columns are four neighbouring elements of the result.
+void store_vectors() {
+    uint plane = RESULT_HEIGHT * RESULT_WIDTH;
+    [[unroll]] for (uint j = 0; j < THREAD_N; j += 4) {
+        Pixel pixel = pixel_of(first_n + result_n(j));
+        uint at = result_at(pixel, first_m);
+        [[unroll]] for (uint row = 0; row < THREAD_M; ++row) {
+            uint m = result_m(row);
+            uint i = row * THREAD_N + j;
+            if (pixel.exists && first_m + m < m_count) {
+                vec4 values = vec4(totals[i], totals[i + 1], totals[i + 2], totals[i + 3]);
+                store_result_vector((at + m * plane) / 4, group * m_count + first_m + m, values);
+            }
+        }
+    }
+}
+
+void store_elements() {
+    uint plane = RESULT_HEIGHT * RESULT_WIDTH;
+    Pixel pixel = pixel_of(first_n + store_column());
+    uint at = result_at(pixel, 0);
+    for (uint first = 0; first < TILE_M; first += STAGED_ROWS) {
+        stage(first);
+        for (uint row = store_row(); row < STAGED_ROWS; row += STORE_STEP) {
+            uint m = first_m + first + row;
+            if (pixel.exists && m < m_count) {
+                store_result(at + m * plane, group * m_count + m, staged(row, store_column()));
+            }
+        }
+    }
+}
+
+// Rows are [phase][channel], whole vectors of channels.
+void store_phases() {
+    for (uint first = 0; first < TILE_M; first += STAGED_ROWS) {
+        stage(first);
+        for (uint i = store_row(); i < STAGED_ROWS; i += STORE_STEP) {
+            uint row = first_m + first + i;
+            uint m = row % (4 * m_vectors);
+            uint phase = row / (4 * m_vectors);
+            Pixel pixel = pixel_of(first_n + store_column());
+            pixel.at += uvec2(phase / pc.stride_w, phase % pc.stride_w);
+            if (pixel.exists && row < rows && m < m_count && pixel.at.x < RESULT_HEIGHT && pixel.at.y < RESULT_WIDTH) {
+                store_result(result_at(pixel, m), group * m_count + m, staged(i, store_column()));
+            }
+        }
+    }
+}
+
+void store() {
+    if (JOINT_PHASES) {
+        store_phases();
+    } else if ((VECTORS & RESULT_VECTORS) != 0) {
+        store_vectors();
+    } else {
+        store_elements();
     }
 }

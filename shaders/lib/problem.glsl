@@ -73,15 +73,13 @@ const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often
 #define INPUT_AT(i) INPUT(i)
 #define OUTPUT_AT(i) OUTPUT(i)
 #define INPUT(i) pc.input_at.values[i]
-#define INPUT_VECTOR(i) Vectors(pc.input_at).values[i] // elements 4i to 4i + 3, where the tensor has vectors
-#define INPUT_HAS_VECTORS (uvec2(pc.input_at).x % 16 == 0)
+#define INPUT_VECTOR(i) Vectors(pc.input_at).values[i] // elements 4i to 4i + 3
 #define WEIGHT(i) pc.weight_at.values[i]
 #define WEIGHT_VECTOR(i) Vectors(pc.weight_at).values[i]
 #define WEIGHT_HAS_VECTORS (uvec2(pc.weight_at).x % 16 == 0)
 #define BIAS(i) pc.bias_at.values[i]
 #define OUTPUT(i) pc.output_at.values[i]
 #define OUTPUT_VECTOR(i) Vectors(pc.output_at).values[i]
-#define OUTPUT_HAS_VECTORS (uvec2(pc.output_at).x % 16 == 0)
 #else
 #define INPUT_BASE pc.input_base
 #define OUTPUT_BASE pc.output_base
@@ -89,14 +87,12 @@ const uint SPLITS_UNIT = 256u; // the flags' higher bits are a number: how often
 #define OUTPUT_AT(i) output_tensor.values[i]
 #define INPUT(i) INPUT_AT(pc.input_base + (i))
 #define INPUT_VECTOR(i) input_vectors.values[pc.input_base / 4 + (i)]
-#define INPUT_HAS_VECTORS (pc.input_base % 4 == 0)
 #define WEIGHT(i) weight_tensor.values[pc.weight_base + (i)]
 #define WEIGHT_VECTOR(i) weight_vectors.values[pc.weight_base / 4 + (i)]
 #define WEIGHT_HAS_VECTORS (pc.weight_base % 4 == 0)
 #define BIAS(i) bias_tensor.values[pc.bias_base + (i)]
 #define OUTPUT(i) OUTPUT_AT(pc.output_base + (i))
 #define OUTPUT_VECTOR(i) output_vectors.values[pc.output_base / 4 + (i)]
-#define OUTPUT_HAS_VECTORS (pc.output_base % 4 == 0)
 #ifdef INPUT_ACCESS
 layout(binding = 0, std430) INPUT_ACCESS restrict buffer Input { float values[]; } input_tensor;
 #endif

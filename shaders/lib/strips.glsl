@@ -7,11 +7,10 @@
 //
 // spirv-opt does not unroll a loop that has another one within a branch: branches stand inside of loops here.
 
-layout(constant_id = 0) const int PADDING_COLUMNS = 0; // pc.padding_w
-layout(constant_id = 15) const uint VECTORS = 0; // VECTORS_*: tensors that are read and written by vectors
+#include "lib/unpack.glsl"
+#include "lib/vectors.glsl"
 
-const uint VECTORS_INPUT = 1;
-const uint VECTORS_OUTPUT = 2;
+layout(constant_id = 0) const int PADDING_COLUMNS = 0; // pc.padding_w
 
 const int TAPS = KERNEL_R * KERNEL_S;
 
@@ -45,8 +44,6 @@ const int WINDOW = 4 + SPAN + 4;
 #else
 #define LAST_LINE(i) (LINES - 1)
 #endif
-#define SOURCE_VECTORS VECTORS_OUTPUT
-#define RESULT_VECTORS VECTORS_INPUT
 #else
 const int COLUMNS = 4;
 const int SPAN = 4 * STRIDE;
@@ -58,8 +55,6 @@ const int LINES = (ROWS - 1) * STRIDE + KERNEL_R;
 const int WINDOW = (COLUMNS - 1) * STRIDE + KERNEL_S;
 #define FIRST_LINE(row) ((row) * STRIDE - int(pc.padding_h))
 #define LAST_LINE(i) ((i) * STRIDE + KERNEL_R - 1)
-#define SOURCE_VECTORS VECTORS_INPUT
-#define RESULT_VECTORS VECTORS_OUTPUT
 #endif
 
 #define READS(i, j, column, s) (KERNEL_ROW(i, j) >= 0 && KERNEL_ROW(i, j) < KERNEL_R && READS_COLUMN(column, s))
@@ -120,11 +115,7 @@ void read_window(Place place, int line, int column, out float window[WINDOW]) {
     bool inside = uint(line) < SOURCE_HEIGHT;
     float values[4 + SPAN + 4];
     [[unroll]] for (int i = 0; i < 2 + SPAN / 4; ++i) {
-        vec4 read = read_four(place, i, first + 4 * i, inside);
-        values[4 * i] = read.x;
-        values[4 * i + 1] = read.y;
-        values[4 * i + 2] = read.z;
-        values[4 * i + 3] = read.w;
+        UNPACK(read_four(place, i, first + 4 * i, inside), values, 4 * i)
     }
     [[unroll]] for (int i = 0; i < WINDOW; ++i) {
         window[i] = values[FIRST_COLUMN + i];

@@ -17,14 +17,6 @@ const uint TILE_M = THREADS / LANES_N * THREAD_M;
 const uint TILE_N = LANES_N * THREAD_N;
 const uint RESULTS = THREAD_M * THREAD_N; // of a thread
 
-// A loop over a thread's results where they are stored. A software driver keeps them in memory anyway, and takes seconds
-// to compile what is unrolled.
-#if SUBGROUP > 0
-#define EACH_RESULT for
-#else
-#define EACH_RESULT [[unroll]] for
-#endif
-
 float totals[RESULTS]; // row by row; after `multiply`, the results
 
 #if LANES_N == THREADS

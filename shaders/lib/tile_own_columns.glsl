@@ -13,8 +13,13 @@
 //
 // No unrolled loop here holds another one: some drivers run the inner one from memory.
 
+// A loop over a thread's results where they are stored. A software driver keeps them in memory anyway, and takes seconds
+// to compile what is unrolled.
 #if SUBGROUP > 0
 #define ROWS_IN_LANES
+#define EACH_RESULT for
+#else
+#define EACH_RESULT [[unroll]] for
 #endif
 
 void fetch();

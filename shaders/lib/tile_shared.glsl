@@ -7,6 +7,7 @@
 // takes_block()`, whether the block placed last belongs to this thread's results; then it calls `multiply(blocks)`.
 
 #include "lib/patch.glsl"
+#include "lib/unpack.glsl"
 
 #ifdef REDUCTION_CONTIGUOUS
 #define ROW_PADDING 1 // threads store down a column; a vector more a row, and they hit different banks
@@ -36,18 +37,16 @@ uint result_n(uint column) { return b_vector(column / 4) * 4 + column % 4; }
 
 void multiply_block(uint first_row) {
     [[unroll]] for (uint step = 0; step < BLOCK; ++step) {
-        vec4 a[THREAD_M / 4];
-        vec4 b[THREAD_N / 4];
-        [[unroll]] for (uint i = 0; i < THREAD_M / 4; ++i) {
-            a[i] = a_tile[(first_row + step) * A_ROW + a_vector(i)];
+        float a[THREAD_M];
+        float b[THREAD_N];
+        [[unroll]] for (uint i = 0; i < THREAD_M; i += 4) {
+            UNPACK(a_tile[(first_row + step) * A_ROW + a_vector(i / 4)], a, i)
         }
-        [[unroll]] for (uint j = 0; j < THREAD_N / 4; ++j) {
-            b[j] = b_tile[(first_row + step) * B_ROW + b_vector(j)];
+        [[unroll]] for (uint j = 0; j < THREAD_N; j += 4) {
+            UNPACK(b_tile[(first_row + step) * B_ROW + b_vector(j / 4)], b, j)
         }
         [[unroll]] for (uint at = 0; at < RESULTS; ++at) {
-            uint i = at / THREAD_N;
-            uint j = at % THREAD_N;
-            sums[at] = fma(a[i / 4][i % 4], b[j / 4][j % 4], sums[at]);
+            sums[at] = fma(a[at / THREAD_N], b[at % THREAD_N], sums[at]);
         }
     }
 }
@@ -80,3 +79,28 @@ void multiply(uint blocks) {
         }
     }
 }
+
+// Results that are stored one by one go through shared memory, so that neighbouring threads store neighbours, in a loop
+// that is not unrolled: drivers take longer for the stores of so many registers than for all products. STAGED_ROWS rows of
+// the tile are there at once, those of neighbouring patches along n.
+const uint STAGED_ROWS = 4 * THREAD_M;
+
+// Brings those from `first_row` on to shared memory, for all threads at once.
+void stage(uint first_row) {
+    barrier(); // until everyone is done with what was there
+    if (result_m(0) / STAGED_ROWS == first_row / STAGED_ROWS) {
+        [[unroll]] for (uint at = 0; at < RESULTS; at += 4) {
+            vec4 four = vec4(totals[at], totals[at + 1], totals[at + 2], totals[at + 3]);
+            b_tile[(result_m(at / THREAD_N) - first_row) * B_ROW + b_vector(at % THREAD_N / 4)] = four;
+        }
+    }
+    barrier();
+}
+
+// The result in a column of the tile and that row of those.
+float staged(uint row, uint column) { return b_tile[row * B_ROW + column / 4][column % 4]; }
+
+// Those that this thread stores: in its column, every STORE_STEP-th row from there on.
+const uint STORE_STEP = THREADS / TILE_N;
+uint store_row() { return gl_LocalInvocationIndex / TILE_N; }
+uint store_column() { return gl_LocalInvocationIndex % TILE_N; }

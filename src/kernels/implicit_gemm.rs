@@ -7,7 +7,7 @@ use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
 use super::tile::{Chosen, Size, Takers, choose};
 use super::{FLAG_ACCUMULATE, Kernel, SPLITS_UNIT};
 use crate::error::Result;
-use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes, Walk};
+use crate::plan::{Dispatch, Limits, Operand, Plan, Role, Sizes, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT, Walk};
 use crate::problem::{Pass, Problem};
 
 /// What [`Limits::kernel`] calls the blocks of any steps.
@@ -142,6 +142,16 @@ impl Way {
         let applies = problem.pass == Pass::BackwardInput && count > 1 && problem.dilation == [1, 1];
         applies.then_some(Way { size, phases: Phases { count: 1, ..phases }, name: JOINT_PHASES })
     }
+
+    /// The result's flag, if every four neighbouring pixels are four neighbouring elements of it.
+    fn result_vectors(&self, problem: &Problem) -> u32 {
+        let (plane, flag) = match problem.pass {
+            Pass::Forward => (problem.p * problem.q, VECTORS_OUTPUT),
+            _ => (problem.h * problem.w, VECTORS_INPUT),
+        };
+        let in_order = self.phases.count == 1 && self.name != JOINT_PHASES;
+        if in_order && plane.is_multiple_of(4) { flag } else { 0 }
+    }
 }
 
 fn kernel_for(problem: &Problem) -> &'static Kernel {
@@ -193,6 +203,7 @@ pub fn plan(problem: &Problem, limits: &Limits, choice: &Choice, weight: Operand
             2 => (*name == JOINT_PHASES).into(),
             3 => (weight.role != Role::Weight).into(),
             4 => (*splits > 1).into(),
+            VECTORS_ID => choice.way.result_vectors(problem),
             id => unreachable!("{} has no constant {id}", module.name),
         };
         let mut sizes = Sizes { extra: phases.tap_steps, ..sizes(&computed, &images) };

@@ -137,7 +137,11 @@ mod tests {
     #[test]
     fn sizes_keep_what_the_kernel_relies_on() {
         for sizes in SEGMENT_SIZES {
-            let [_, s, stride, dilation, columns, lines, threads, tile_k, tile_c, thread_k, thread_c] = sizes;
+            let [r, s, stride, dilation, columns, lines, threads, tile_k, tile_c, thread_k, thread_c] = sizes;
+            assert!(
+                lines <= 2 || [r, stride, dilation] == [3, 1, 1],
+                "only a plane's first and last line reach padding"
+            );
             assert!(columns * lines <= 64, "the shortest chain has 64 products");
             assert_eq!(threads, tile_k / thread_k * (tile_c / thread_c), "every thread has channels");
             assert!(threads.is_multiple_of(tile_k), "threads share the bias's channels evenly");

@@ -296,6 +296,11 @@ mod tests {
             assert!((u64::from(tile.block) * tile.n()).is_multiple_of(u64::from(tile.threads)), "{tile:?}");
             let vectors_of_a = u64::from(tile.block) * tile.m() / 4;
             assert!(vectors_of_a.is_multiple_of(tile.threads.into()) || tile.own_columns(), "{tile:?}");
+            assert!(
+                tile.thread_m <= tile.block / 2 || tile.own_columns(),
+                "rows are staged in what B lies in: {tile:?}"
+            );
+            assert!(tile.n() <= tile.threads.into() || tile.own_columns(), "a thread stores a column: {tile:?}");
             assert!(tile.threads.is_multiple_of(tile.block) && 64u32.is_multiple_of(tile.block), "{tile:?}");
             assert!(
                 tile.m() <= u64::from(tile.threads) || tile.m().is_multiple_of(u64::from(tile.threads)),
