@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo bench --bench host_path -- [--device INDEX|cpu] [--json FILE] [--only NAME[,NAME…]] [--piece BYTES]
+//!     [--first-calls]
 //! ```
 //!
 //! Arrays lie in ordinary memory ("arrays") or in host buffers ("buffers"), which the device reaches without a detour, or
@@ -71,6 +72,7 @@ struct Options {
     json: Option<String>,
     only: Vec<String>,
     piece: u64,
+    only_first_calls: bool,
 }
 
 impl Options {
@@ -92,8 +94,7 @@ const LEAST_RUNS: usize = 7;
 
 fn main() -> Result<()> {
     let options = options();
-    let open = || options.open(CacheFolder::Usual);
-    let context = open()?;
+    let context = options.open(CacheFolder::Usual)?;
     let device = context.device().clone();
     println!("libgrilly {} on {} ({}; {})", env!("CARGO_PKG_VERSION"), device.name, device.driver, device.note);
     let link = probe::link(&context)?;
@@ -107,43 +108,7 @@ fn main() -> Result<()> {
     let chosen: Vec<_> = shapes().into_iter().filter(wanted).collect();
     // Before anything else: what the driver compiled for this process would help them.
     let first_calls = first_calls(&options, &chosen)?;
-    println!(
-        "\n{:<18} {:<15} {:>7} {:>7} {:>9} {:>9} {:>10} {:>8} {:>6} {:>6} {:>7} {:>6}",
-        "shape",
-        "pass",
-        "MB up",
-        "MB down",
-        "arrays ms",
-        "Python ms",
-        "buffers ms",
-        "link ms",
-        "arrays",
-        "Python",
-        "buffers",
-        "+MiB"
-    );
-    let mut rows = Vec::new();
-    for shape in &chosen {
-        for pass in PASSES {
-            let row = time(&open()?, shape, pass, &link)?;
-            println!(
-                "{:<18} {:<15} {:>7.2} {:>7.2} {:>9.3} {:>9.3} {:>10.3} {:>8.3} {:>5.0}% {:>5.0}% {:>6.0}% {:>6.1}",
-                row.shape,
-                row.pass,
-                row.upload_bytes as f64 / 1e6,
-                row.download_bytes as f64 / 1e6,
-                row.arrays_ms,
-                row.python_ms,
-                row.buffers_ms,
-                row.link_ms,
-                100.0 * row.arrays_share,
-                100.0 * row.python_share,
-                100.0 * row.buffers_share,
-                row.beyond_tensors_mib
-            );
-            rows.push(row);
-        }
-    }
+    let rows = if options.only_first_calls { Vec::new() } else { times(&options, &chosen, &link)? };
     let (tiny_device_us, tiny_arrays_us) = tiny(&context)?;
     println!("\ntiny: {tiny_device_us:.1} µs on device tensors, {tiny_arrays_us:.1} µs on host arrays");
     if let Some(path) = options.json {
@@ -166,10 +131,57 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// What calls take that are not the first.
+fn times(options: &Options, shapes: &[Shape], link: &probe::Link) -> Result<Vec<Row>> {
+    println!(
+        "\n{:<18} {:<15} {:>7} {:>7} {:>9} {:>9} {:>10} {:>8} {:>6} {:>6} {:>7} {:>6}",
+        "shape",
+        "pass",
+        "MB up",
+        "MB down",
+        "arrays ms",
+        "Python ms",
+        "buffers ms",
+        "link ms",
+        "arrays",
+        "Python",
+        "buffers",
+        "+MiB"
+    );
+    let mut rows = Vec::new();
+    for shape in shapes {
+        for pass in PASSES {
+            let row = time(&options.open(CacheFolder::Usual)?, shape, pass, link)?;
+            println!(
+                "{:<18} {:<15} {:>7.2} {:>7.2} {:>9.3} {:>9.3} {:>10.3} {:>8.3} {:>5.0}% {:>5.0}% {:>6.0}% {:>6.1}",
+                row.shape,
+                row.pass,
+                row.upload_bytes as f64 / 1e6,
+                row.download_bytes as f64 / 1e6,
+                row.arrays_ms,
+                row.python_ms,
+                row.buffers_ms,
+                row.link_ms,
+                100.0 * row.arrays_share,
+                100.0 * row.python_share,
+                100.0 * row.buffers_share,
+                row.beyond_tensors_mib
+            );
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
 fn options() -> Options {
-    let mut options = Options { device: DeviceChoice::Auto, json: None, only: Vec::new(), piece: 0 };
+    let mut options =
+        Options { device: DeviceChoice::Auto, json: None, only: Vec::new(), piece: 0, only_first_calls: false };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
+        if word == "--first-calls" {
+            options.only_first_calls = true;
+            continue;
+        }
         let value = words.next().unwrap_or_else(|| usage(&word));
         match word.as_str() {
             "--device" if value == "cpu" => options.device = DeviceChoice::Cpu,
@@ -185,7 +197,8 @@ fn options() -> Options {
 
 fn usage(word: &str) -> ! {
     eprintln!(
-        "did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME[,NAME…]] [--piece BYTES]"
+        "did not understand `{word}`; usage: [--device INDEX|cpu] [--json FILE] [--only NAME[,NAME…]] [--piece BYTES] \
+         [--first-calls]"
     );
     std::process::exit(2)
 }
@@ -386,9 +399,9 @@ fn first_calls(options: &Options, shapes: &[Shape]) -> Result<Vec<FirstCall>> {
     Ok(calls)
 }
 
-/// Milliseconds of a context's first call, of a small batch: compiling is what takes long.
+/// Milliseconds of a context's first call.
 fn first_call(context: &Context, shape: &Shape, pass: &str) -> Result<f64> {
-    let mut layer = Layer::new(context, &Shape { n: shape.n.min(2), ..shape.clone() }, InBuffers::None)?;
+    let mut layer = Layer::new(context, shape, InBuffers::None)?;
     let started = Instant::now();
     layer.run(pass)?;
     Ok(started.elapsed().as_secs_f64() * 1e3)
