@@ -9,11 +9,9 @@
 mod layers;
 
 use grilly::kernels::CHOICES;
-use grilly::{
-    Accumulate, Backward, Buffer, Context, ContextDesc, Conv2d, DeviceChoice, DeviceKind, DeviceTensor, Forward, Input,
-    Output, Result, Weight, probe,
-};
-use layers::{Shape, median, numbers, shapes};
+use grilly::{Context, ContextDesc, DeviceChoice, DeviceKind, Result, probe};
+use layers::on_device::{DeviceLayer, Tensor};
+use layers::{Shape, median, shapes};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -168,124 +166,32 @@ fn usage(word: &str) -> ! {
     std::process::exit(2)
 }
 
-/// The tensors of a layer, on the device.
-struct Layer {
-    conv: Conv2d,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    y: Tensor,
-    dy: Tensor,
-    dx: Tensor,
-    dweight: Tensor,
-    dbias: Tensor,
+fn flops(layer: &DeviceLayer) -> f64 {
+    let [_, c, r, s] = layer.conv.config().weight_shape();
+    2.0 * layer.y.shape.iter().product::<u64>() as f64 * (c * r * s) as f64
 }
 
-struct Tensor {
-    buffer: Buffer,
-    shape: Vec<u64>,
+/// What a pass reads and writes.
+fn tensor_bytes(layer: &DeviceLayer, pass: &str) -> u64 {
+    let tensors: &[&Tensor] = match pass {
+        "forward" => &[&layer.x, &layer.weight, &layer.bias, &layer.y],
+        "input gradient" => &[&layer.dy, &layer.weight, &layer.dx],
+        _ => &[&layer.x, &layer.dy, &layer.dweight, &layer.dbias],
+    };
+    tensors.iter().map(|tensor| tensor.buffer.bytes()).sum()
 }
 
-impl Tensor {
-    /// Filled with small random numbers: zeros would flatter the device's power budget.
-    fn new(context: &Context, shape: &[u64], seed: u64) -> Result<Tensor> {
-        let elements = shape.iter().product::<u64>();
-        let buffer = context.create_buffer(4 * elements)?;
-        let bytes: Vec<u8> = numbers(elements as usize, seed).iter().flat_map(|number| number.to_ne_bytes()).collect();
-        buffer.write(0, &bytes)?;
-        Ok(Tensor { buffer, shape: shape.to_vec() })
-    }
-
-    fn input(&self) -> Input<'_> {
-        Input::Device(self.view())
-    }
-
-    fn output(&self) -> Output<'_> {
-        Output::Device(self.view())
-    }
-
-    fn view(&self) -> DeviceTensor<'_> {
-        DeviceTensor::new(&self.buffer, 0, &self.shape).expect("the buffer was made for this shape")
-    }
-}
-
-impl Layer {
-    fn new(context: &Context, shape: &Shape, batch: u64) -> Result<Layer> {
-        let config = shape.config();
-        let conv = Conv2d::new(context, config)?;
-        let input = [batch, shape.c, shape.h, shape.w];
-        let output = conv.output_shape(input)?;
-        let weight = conv.config().weight_shape();
-        Ok(Layer {
-            x: Tensor::new(context, &input, 1)?,
-            weight: Tensor::new(context, &weight, 2)?,
-            bias: Tensor::new(context, &[shape.k], 3)?,
-            y: Tensor::new(context, &output, 4)?,
-            dy: Tensor::new(context, &output, 5)?,
-            dx: Tensor::new(context, &input, 6)?,
-            dweight: Tensor::new(context, &weight, 7)?,
-            dbias: Tensor::new(context, &[shape.k], 8)?,
-            conv,
-        })
-    }
-
-    fn run(&self, pass: &str) -> Result<()> {
-        let weight = || Weight::Raw(self.weight.input());
-        match pass {
-            "forward" => self.conv.forward(Forward {
-                x: self.x.input(),
-                weight: weight(),
-                bias: Some(self.bias.input()),
-                y: self.y.output(),
-            }),
-            "input gradient" => self.conv.backward(Backward {
-                x: None,
-                weight: Some(weight()),
-                dy: self.dy.input(),
-                dx: Some(self.dx.output()),
-                dweight: None,
-                dbias: None,
-                accumulate: Accumulate::default(),
-            }),
-            _ => self.conv.backward(Backward {
-                x: Some(self.x.input()),
-                weight: None,
-                dy: self.dy.input(),
-                dx: None,
-                dweight: Some(self.dweight.output()),
-                dbias: Some(self.dbias.output()),
-                accumulate: Accumulate::default(),
-            }),
-        }
-    }
-
-    fn flops(&self) -> f64 {
-        let [_, c, r, s] = self.conv.config().weight_shape();
-        2.0 * self.y.shape.iter().product::<u64>() as f64 * (c * r * s) as f64
-    }
-
-    /// What a pass reads and writes.
-    fn tensor_bytes(&self, pass: &str) -> u64 {
-        let tensors: &[&Tensor] = match pass {
-            "forward" => &[&self.x, &self.weight, &self.bias, &self.y],
-            "input gradient" => &[&self.dy, &self.weight, &self.dx],
-            _ => &[&self.x, &self.dy, &self.dweight, &self.dbias],
-        };
-        tensors.iter().map(|tensor| tensor.buffer.bytes()).sum()
-    }
-
-    /// Bytes that a pass must move at least.
-    fn bytes(&self) -> f64 {
-        let tensors = [&self.x, &self.weight, &self.y];
-        4.0 * tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum::<u64>() as f64
-    }
+/// Bytes that a pass must move at least.
+fn bytes(layer: &DeviceLayer) -> f64 {
+    let tensors = [&layer.x, &layer.weight, &layer.y];
+    4.0 * tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum::<u64>() as f64
 }
 
 fn time_shape(context: &Context, shape: &Shape, limit: f64, peaks: &probe::Peaks) -> Result<Vec<Row>> {
-    let one = Layer::new(context, shape, 1)?;
-    let batch = ((limit / one.flops()) as u64).clamp(1, shape.n);
+    let one = DeviceLayer::new(context, shape, 1)?;
+    let batch = ((limit / flops(&one)) as u64).clamp(1, shape.n);
     drop(one);
-    let layer = Layer::new(context, shape, batch)?;
+    let layer = DeviceLayer::new(context, shape, batch)?;
     PASSES
         .iter()
         .map(|pass| {
@@ -307,19 +213,19 @@ fn time_shape(context: &Context, shape: &Shape, limit: f64, peaks: &probe::Peaks
             }
             let (device, wall_median) = (median(&mut device), median(&mut wall));
             let seconds = if device > 0.0 { device } else { wall_median };
-            let (flops, bytes) = (layer.flops() / seconds, layer.bytes() / seconds);
+            let (work, traffic) = (flops(&layer), bytes(&layer));
             Ok(Row {
                 shape: shape.name.clone(),
                 batch,
                 pass,
-                gflop: layer.flops() / 1e9,
+                gflop: work / 1e9,
                 device_ms: device * 1e3,
                 wall_ms: wall_median * 1e3,
-                tflops: flops / 1e12,
-                share_of_fma_peak: flops / peaks.flops,
-                gigabytes_per_second: bytes / 1e9,
-                share_of_copy_peak: bytes / peaks.bytes,
-                tensor_bytes: layer.tensor_bytes(pass),
+                tflops: work / seconds / 1e12,
+                share_of_fma_peak: work / seconds / peaks.flops,
+                gigabytes_per_second: traffic / seconds / 1e9,
+                share_of_copy_peak: traffic / seconds / peaks.bytes,
+                tensor_bytes: tensor_bytes(&layer, pass),
                 workspace_bytes: context.stats().bytes_held - held,
                 runs: wall.len(),
             })

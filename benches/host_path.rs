@@ -13,9 +13,10 @@
 mod layers;
 
 use grilly::{
-    Accumulate, Backward, Buffer, CacheFolder, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, DeviceTensor,
-    Forward, Input, Output, Result, Weight, probe,
+    Accumulate, Backward, Buffer, CacheFolder, Context, ContextDesc, Conv2d, DeviceChoice, Forward, Input, Output,
+    Result, Weight, probe,
 };
+use layers::on_device::DeviceLayer;
 use layers::{Shape, median, numbers, shapes};
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn};
 use serde::Serialize;
@@ -47,10 +48,12 @@ struct Row {
 struct FirstCall {
     shape: String,
     pass: &'static str,
-    /// In a context of its own with no cache of compiled pipelines, the first call.
+    /// On device tensors, in a context of its own with no cache of compiled pipelines.
     without_cache_ms: f64,
     /// The same in another context, which finds the file that one with a cache wrote.
     with_cache_ms: f64,
+    /// The same on ordinary arrays, which adds their way and the staging memory for it.
+    arrays_with_cache_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -361,19 +364,8 @@ fn time(context: &Context, shape: &Shape, pass: &'static str, link: &probe::Link
 /// Microseconds of a forward call of the smallest layer, on device tensors and on host arrays.
 fn tiny(context: &Context) -> Result<(f64, f64)> {
     let shape = shapes().into_iter().find(|shape| shape.name == "tiny").expect("there is one called tiny");
-    let conv = Conv2d::new(context, shape.config())?;
-    let x = [shape.n, shape.c, shape.h, shape.w];
-    let (y, weight) = (conv.output_shape(x)?, Conv2dConfig::weight_shape(&shape.config()));
-    let buffer = |sizes: &[u64]| context.create_buffer(4 * sizes.iter().product::<u64>());
-    let (x_memory, y_memory, weight_memory) = (buffer(&x)?, buffer(&y)?, buffer(&weight)?);
-    let mut on_device = repeat(|| {
-        conv.forward(Forward {
-            x: Input::Device(DeviceTensor::new(&x_memory, 0, &x)?),
-            weight: Weight::Raw(Input::Device(DeviceTensor::new(&weight_memory, 0, &weight)?)),
-            bias: None,
-            y: Output::Device(DeviceTensor::new(&y_memory, 0, &y)?),
-        })
-    })?;
+    let layer = DeviceLayer::new(context, &shape, shape.n)?;
+    let mut on_device = repeat(|| layer.run("forward"))?;
     let mut layer = Layer::new(context, &shape, InBuffers::None)?;
     let mut on_host = repeat(|| layer.run("forward"))?;
     Ok((median(&mut on_device) * 1e6, median(&mut on_host) * 1e6))
@@ -382,27 +374,44 @@ fn tiny(context: &Context) -> Result<(f64, f64)> {
 /// The first calls of contexts without and with a cache of compiled pipelines. A driver may keep a cache of its own
 /// beside ours; each layer comes first without, so that what the driver keeps helps it least.
 fn first_calls(options: &Options, shapes: &[Shape]) -> Result<Vec<FirstCall>> {
-    println!("\n{:<18} {:<15} {:>14} {:>14}", "first call of", "pass", "no cache, ms", "cached, ms");
+    println!(
+        "\n{:<18} {:<15} {:>14} {:>14} {:>18}",
+        "first call of", "pass", "no cache, ms", "cached, ms", "cached, arrays, ms"
+    );
     let folder = std::env::temp_dir().join(format!("grilly-first-calls-{}", std::process::id()));
     let kept = || CacheFolder::At(folder.clone());
     let mut calls = Vec::new();
     for shape in shapes {
         for pass in &PASSES[..3] {
-            let without_cache_ms = first_call(&options.open(CacheFolder::Off)?, shape, pass)?;
-            first_call(&options.open(kept())?, shape, pass)?;
-            let with_cache_ms = first_call(&options.open(kept())?, shape, pass)?;
-            println!("{:<18} {pass:<15} {without_cache_ms:>14.1} {with_cache_ms:>14.1}", shape.name);
-            calls.push(FirstCall { shape: shape.name.clone(), pass, without_cache_ms, with_cache_ms });
+            let on_device = |cache: CacheFolder| {
+                let context = options.open(cache)?;
+                let layer = DeviceLayer::new(&context, shape, shape.n)?;
+                milliseconds(|| layer.run(pass))
+            };
+            let without_cache_ms = on_device(CacheFolder::Off)?;
+            on_device(kept())?;
+            let with_cache_ms = on_device(kept())?;
+            let mut arrays = Layer::new(&options.open(kept())?, shape, InBuffers::None)?;
+            let arrays_with_cache_ms = milliseconds(|| arrays.run(pass))?;
+            println!(
+                "{:<18} {pass:<15} {without_cache_ms:>14.1} {with_cache_ms:>14.1} {arrays_with_cache_ms:>18.1}",
+                shape.name
+            );
+            calls.push(FirstCall {
+                shape: shape.name.clone(),
+                pass,
+                without_cache_ms,
+                with_cache_ms,
+                arrays_with_cache_ms,
+            });
         }
     }
     let _ = std::fs::remove_dir_all(&folder);
     Ok(calls)
 }
 
-/// Milliseconds of a context's first call.
-fn first_call(context: &Context, shape: &Shape, pass: &str) -> Result<f64> {
-    let mut layer = Layer::new(context, shape, InBuffers::None)?;
+fn milliseconds(run: impl FnOnce() -> Result<()>) -> Result<f64> {
     let started = Instant::now();
-    layer.run(pass)?;
+    run()?;
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }

@@ -1,5 +1,7 @@
 //! The layers that benchmarks time, and what they have in common.
 
+pub mod on_device;
+
 use grilly::Conv2dConfig;
 use serde::Deserialize;
 
