@@ -6,6 +6,8 @@
 //!     [--first-calls]
 //! ```
 //!
+//! First calls are of device tensors, and of arrays in ordinary memory; `--first-calls` times nothing else.
+//!
 //! Arrays lie in ordinary memory ("arrays") or in host buffers ("buffers"), which the device reaches without a detour, or
 //! only results lie in buffers ("Python"), as those of the Python package do. PyTorch's analogues are NumPy arrays and
 //! pinned tensors.
@@ -65,9 +67,15 @@ struct Report {
     download_gigabytes_per_second: f64,
     both_gigabytes_per_second_each: f64,
     rows: Vec<Row>,
-    tiny_device_us: f64,
-    tiny_arrays_us: f64,
+    tiny: Option<Tiny>,
     first_calls: Vec<FirstCall>,
+}
+
+/// Median times of calls of the smallest layer, forward.
+#[derive(Clone, Copy, Serialize)]
+struct Tiny {
+    device_us: f64,
+    arrays_us: f64,
 }
 
 struct Options {
@@ -111,9 +119,12 @@ fn main() -> Result<()> {
     let chosen: Vec<_> = shapes().into_iter().filter(wanted).collect();
     // Before anything else: what the driver compiled for this process would help them.
     let first_calls = first_calls(&options, &chosen)?;
-    let rows = if options.only_first_calls { Vec::new() } else { times(&options, &chosen, &link)? };
-    let (tiny_device_us, tiny_arrays_us) = tiny(&context)?;
-    println!("\ntiny: {tiny_device_us:.1} µs on device tensors, {tiny_arrays_us:.1} µs on host arrays");
+    let (mut rows, mut small) = (Vec::new(), None);
+    if !options.only_first_calls {
+        rows = times(&options, &chosen, &link)?;
+        let Tiny { device_us, arrays_us } = *small.insert(tiny(&context)?);
+        println!("\ntiny: {device_us:.1} µs on device tensors, {arrays_us:.1} µs on host arrays");
+    }
     if let Some(path) = options.json {
         let report = Report {
             library: env!("CARGO_PKG_VERSION"),
@@ -123,8 +134,7 @@ fn main() -> Result<()> {
             download_gigabytes_per_second: link.download / 1e9,
             both_gigabytes_per_second_each: link.both / 1e9,
             rows,
-            tiny_device_us,
-            tiny_arrays_us,
+            tiny: small,
             first_calls,
         };
         let text = serde_json::to_string_pretty(&report).expect("plain data");
@@ -362,13 +372,13 @@ fn time(context: &Context, shape: &Shape, pass: &'static str, link: &probe::Link
 }
 
 /// Microseconds of a forward call of the smallest layer, on device tensors and on host arrays.
-fn tiny(context: &Context) -> Result<(f64, f64)> {
+fn tiny(context: &Context) -> Result<Tiny> {
     let shape = shapes().into_iter().find(|shape| shape.name == "tiny").expect("there is one called tiny");
     let layer = DeviceLayer::new(context, &shape, shape.n)?;
     let mut on_device = repeat(|| layer.run("forward"))?;
     let mut layer = Layer::new(context, &shape, InBuffers::None)?;
     let mut on_host = repeat(|| layer.run("forward"))?;
-    Ok((median(&mut on_device) * 1e6, median(&mut on_host) * 1e6))
+    Ok(Tiny { device_us: median(&mut on_device) * 1e6, arrays_us: median(&mut on_host) * 1e6 })
 }
 
 /// The first calls of contexts without and with a cache of compiled pipelines. A driver may keep a cache of its own
@@ -410,6 +420,7 @@ fn first_calls(options: &Options, shapes: &[Shape]) -> Result<Vec<FirstCall>> {
     Ok(calls)
 }
 
+/// How long it takes.
 fn milliseconds(run: impl FnOnce() -> Result<()>) -> Result<f64> {
     let started = Instant::now();
     run()?;

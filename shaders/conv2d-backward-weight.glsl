@@ -173,7 +173,7 @@ void fetch() {
     }
     next_pixel += BLOCK;
 #ifdef ROWS_IN_LANES
-    [[unroll]] for (uint i = 0; i < BLOCK * VECTORS; ++i) {
+    [[unroll]] for (uint i = 0; i < BLOCK * A_VECTORS; ++i) {
         uint step = a_step(i);
         uint vector = first_m / 4 + a_vector(i);
         a_next[i] = vec4(0);
@@ -226,11 +226,14 @@ void fetch() {
 }
 #endif
 
-void store_sum(uint slice, uint m, uint n, float sum) {
+void store_gradient(uint slice, uint m, uint n, float sum) {
+    if (m >= m_count) {
+        return;
+    }
     uint k = slice * pc.K + group * m_count + m;
-    if (m < m_count && is_weight(n)) {
+    if (is_weight(n)) {
         WEIGHT(weight_index(k, n)) = sum;
-    } else if (m < m_count && n >= weight_columns && n < n_count) {
+    } else if (n >= weight_columns && n < n_count) {
         BIAS(k) = sum;
     }
 }
@@ -238,13 +241,13 @@ void store_sum(uint slice, uint m, uint n, float sum) {
 void store(uint slice) {
 #ifdef OWN_COLUMNS
     EACH_RESULT(uint i = 0; i < RESULTS; ++i) {
-        store_sum(slice, first_m + result_m(i / THREAD_N), first_n + result_n(i % THREAD_N), totals[i]);
+        store_gradient(slice, first_m + result_m(i / THREAD_N), first_n + result_n(i % THREAD_N), totals[i]);
     }
 #else
     for (uint first = 0; first < TILE_M; first += STAGED_ROWS) {
         stage(first);
         for (uint row = store_row(); row < STAGED_ROWS; row += STORE_STEP) {
-            store_sum(slice, first_m + first + row, first_n + store_column(), staged(row, store_column()));
+            store_gradient(slice, first_m + first + row, first_n + store_column(), staged(row, store_column()));
         }
     }
 #endif

@@ -38,10 +38,11 @@ layout(local_size_x = THREADS, local_size_y = 1, local_size_z = 1) in;
 layout(constant_id = 0) const bool WHOLE_BLOCKS = false;   // every row and column of every block exists
 layout(constant_id = 1) const bool WHOLE_K = false;        // every output channel of every tile exists
 layout(constant_id = 2) const bool WHOLE_C = false;        // every input channel of every tile exists
-#if COLUMNS <= 28
-layout(constant_id = 3) const bool WHOLE_ROWS = false;     // a block's rows are whole ones of both tensors, alike padded
+#if COLUMNS > 28
+#define VECTORS_IN_LOOP // lines are summed vector by vector, in a loop; unrolled, it only takes drivers longer to compile
+const bool WHOLE_ROWS = false; // there, it would take a branch for every product
 #else
-const bool WHOLE_ROWS = false; // of so many columns they are rare
+layout(constant_id = 3) const bool WHOLE_ROWS = false;     // a block's rows are whole ones of both tensors, alike padded
 #endif
 #if LINES > 2
 layout(constant_id = 4) const bool WHOLE_PLANES = false;   // and so are its planes
@@ -271,12 +272,13 @@ void place(uint half_index) {
     }
 }
 
-// For lines of 28 pixels and more, the outer loop stays a loop: unrolled, it only takes drivers longer to compile.
-#if COLUMNS > 28
+#ifdef VECTORS_IN_LOOP
 #define EACH_QUAD [[dont_unroll]] for
 #else
 #define EACH_QUAD [[unroll]] for
 #endif
+
+// Drivers unroll this loop, shaderc does not. For two lines of 28 pixels that only takes them longer to compile.
 #if LINES == 2 && COLUMNS > 16
 #define EACH_LINE [[dont_unroll]] for
 #else
@@ -328,23 +330,21 @@ void multiply_line(uint half_index, uint line, uint columns_left, uint above, ui
 }
 
 void multiply_block(uint half_index, uint lines_left, uint columns_left) {
+    // Of whole planes, the first and the last line have products with padding, and are apart.
+    const uint BEGIN = LINES > 2 ? 1 : 0;
+    const uint END = LINES - BEGIN;
 #if LINES > 2
-    // Of whole planes, the first and the last line have products with padding.
     const uint PADDED = KERNEL_R / 2;
-    const uint WITHIN = LINES - 1;
     multiply_line(half_index, 0, columns_left, PADDED, 0);
-#else
-    const uint PADDED = 0;
-    const uint WITHIN = LINES;
 #endif
-    EACH_LINE (uint line = LINES - WITHIN; line < WITHIN; ++line) {
+    EACH_LINE (uint line = BEGIN; line < END; ++line) {
         if (LINES == 1 || WHOLE_BLOCKS || line < lines_left) {
             multiply_line(half_index, line, columns_left, 0, 0);
         }
     }
 #if LINES > 2
-    if (WHOLE_BLOCKS || LINES - 1 < lines_left) {
-        multiply_line(half_index, LINES - 1, columns_left, 0, PADDED);
+    if (WHOLE_BLOCKS || END < lines_left) {
+        multiply_line(half_index, END, columns_left, 0, PADDED);
     }
 #endif
 }
@@ -381,7 +381,7 @@ void store_bias(uint slice) {
 void store_totals(uint slice) {
     uint first_row = slice * pc.K + group * k_count + first_k;
     uint rows_left = min(TILE_K, k_count - first_k);
-    bool by_vectors = WHOLE_C && WEIGHT_HAS_VECTORS;
+    bool by_vectors = WHOLE_C && WEIGHT_HAS_VECTORS; // of two short loops, compiled in no time
     for (uint first = 0; first < rows_left; first += STAGED_K) {
         barrier();
         [[unroll]] for (uint i = 0; i < RESULTS; ++i) {

@@ -148,8 +148,8 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// Other values of the specialization constants, if the kernel reads by vectors a tensor that does not begin at a
-    /// multiple of 16 bytes; `offsets` are those of bindings 0 to 3. The results are the same to the bit.
+    /// Other values of the specialization constants, if the kernel reaches by vectors a tensor that does not begin at
+    /// a multiple of 16 bytes; `offsets` are those of bindings 0 to 3. The results are the same to the bit.
     pub fn specialized_by_element(&self, offsets: [u64; 4]) -> Option<Vec<u32>> {
         let at = self.module.specialization_ids.iter().position(|&id| id == VECTORS_ID)?;
         let by_element = |offset: u64, flag: u32| if offset.is_multiple_of(16) { 0 } else { flag };

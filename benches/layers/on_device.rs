@@ -16,6 +16,7 @@ pub struct DeviceLayer {
     pub dbias: Tensor,
 }
 
+/// A tensor in a buffer of its own.
 pub struct Tensor {
     pub buffer: Buffer,
     pub shape: Vec<u64>,
@@ -82,7 +83,7 @@ impl DeviceLayer {
                 dbias: None,
                 accumulate: Accumulate::default(),
             }),
-            _ => self.conv.backward(Backward {
+            "weight gradient" => self.conv.backward(Backward {
                 x: Some(self.x.input()),
                 weight: None,
                 dy: self.dy.input(),
@@ -91,6 +92,7 @@ impl DeviceLayer {
                 dbias: Some(self.dbias.output()),
                 accumulate: Accumulate::default(),
             }),
+            other => panic!("no pass is called {other}"),
         }
     }
 }

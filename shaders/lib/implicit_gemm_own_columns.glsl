@@ -1,5 +1,5 @@
-// What an implicit GEMM loads and stores where each thread has columns for itself. Blocks run through all source channels of a tap
-// before the next tap.
+// What an implicit GEMM loads and stores where each thread has columns for itself. Blocks run through all source channels
+// of a tap before the next tap.
 
 const uint PIXELS = THREAD_N;
 bool pixel_exists[PIXELS];
@@ -46,7 +46,7 @@ void fetch() {
         source_at[j] = pixel_plane[j] + uint(source.x) * SOURCE_WIDTH + uint(source.y);
     }
 #ifdef ROWS_IN_LANES
-    [[unroll]] for (uint i = 0; i < BLOCK * VECTORS; ++i) {
+    [[unroll]] for (uint i = 0; i < BLOCK * A_VECTORS; ++i) {
         uint vector = first_m / 4 + a_vector(i);
         a_next[i] = vec4(0);
         if (next_channel + a_step(i) < reduced_channels && vector < m_vectors) {

@@ -1,6 +1,6 @@
-// How an implicit GEMM fills the shared tiles, and stores. Blocks run through all taps of BLOCK source channels before the next
-// channels: what neighbouring taps read is then still in the first cache. Where there are too few channels to fill such
-// blocks, they run through a list of all steps instead: implicit_gemm_steps.glsl.
+// How an implicit GEMM fills the shared tiles, and stores. Blocks run through all taps of BLOCK source channels before
+// the next channels: what neighbouring taps read is then still in the first cache. Where there are too few channels to
+// fill such blocks, they run through a list of all steps instead: implicit_gemm_steps.glsl.
 //
 // There are no branches around the loads: what does not exist is read somewhere else in the tensor.
 
@@ -209,13 +209,14 @@ void store_elements() {
 
 // Rows are [phase][channel], whole vectors of channels.
 void store_phases() {
+    Pixel first_of_cell = pixel_of(first_n + store_column());
     for (uint first = 0; first < TILE_M; first += STAGED_ROWS) {
         stage(first);
         for (uint i = store_row(); i < STAGED_ROWS; i += STORE_STEP) {
             uint row = first_m + first + i;
             uint m = row % (4 * m_vectors);
             uint phase = row / (4 * m_vectors);
-            Pixel pixel = pixel_of(first_n + store_column());
+            Pixel pixel = first_of_cell;
             pixel.at += uvec2(phase / pc.stride_w, phase % pc.stride_w);
             if (pixel.exists && row < rows && m < m_count && pixel.at.x < RESULT_HEIGHT && pixel.at.y < RESULT_WIDTH) {
                 store_result(result_at(pixel, m), group * m_count + m, staged(i, store_column()));

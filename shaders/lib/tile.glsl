@@ -7,7 +7,8 @@
 //
 // The tile's sizes are #defines (permutations.txt), not specialization constants: shaderc then unrolls the
 // loops itself. Some drivers never do (llvmpipe), and there a loop over registers runs from memory. Sizes are
-// powers of two; THREAD_M is a multiple of four, and so is THREAD_N where B is shared.
+// powers of two; THREAD_M is a multiple of four, and so is THREAD_N where B is shared; there, THREAD_M is at most half of
+// BLOCK, and TILE_N at most THREADS.
 
 #include "lib/chain.glsl"
 

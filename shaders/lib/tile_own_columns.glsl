@@ -13,10 +13,13 @@
 //
 // No unrolled loop here holds another one: some drivers run the inner one from memory.
 
-// A loop over a thread's results where they are stored. A software driver keeps them in memory anyway, and takes seconds
-// to compile what is unrolled.
 #if SUBGROUP > 0
 #define ROWS_IN_LANES
+#endif
+
+// A loop over a thread's results where they are stored. A software driver keeps them in memory anyway, and takes seconds
+// to compile what is unrolled.
+#ifdef ROWS_IN_LANES
 #define EACH_RESULT for
 #else
 #define EACH_RESULT [[unroll]] for
@@ -31,10 +34,10 @@ uint result_m(uint row) { return row; }
 #error "the lanes are written out for subgroups of 8"
 #endif
 
-const uint VECTORS = THREAD_M / (4 * SUBGROUP);
-vec4 a_next[BLOCK * VECTORS]; // of each step: four rows from 4 · a_vector(i) on
-uint a_step(uint i) { return i / VECTORS; }
-uint a_vector(uint i) { return i % VECTORS * SUBGROUP + gl_SubgroupInvocationID; }
+const uint A_VECTORS = THREAD_M / (4 * SUBGROUP);
+vec4 a_next[BLOCK * A_VECTORS]; // of each step: four rows from 4 · a_vector(i) on
+uint a_step(uint i) { return i / A_VECTORS; }
+uint a_vector(uint i) { return i % A_VECTORS * SUBGROUP + gl_SubgroupInvocationID; }
 vec4 b_next[BLOCK]; // of each step: this thread's columns
 uint result_n(uint column) { return gl_LocalInvocationIndex * 4 + column; }
 
@@ -55,10 +58,10 @@ void multiply(uint blocks) {
         uint chain_end = min(chain + chained, blocks);
         for (uint block = chain; block < chain_end; ++block) {
             fetch();
-            [[unroll]] for (uint i = 0; i < BLOCK * VECTORS * 4; ++i) {
+            [[unroll]] for (uint i = 0; i < BLOCK * A_VECTORS * 4; ++i) {
                 vec4 b = b_next[a_step(i / 4)];
                 float a = a_next[i / 4][i % 4];
-                uint first = i / 4 % VECTORS * SUBGROUP * 4 + i % 4; // lane 0's row
+                uint first = i / 4 % A_VECTORS * SUBGROUP * 4 + i % 4; // lane 0's row
                 MULTIPLY_LANE(0)
                 MULTIPLY_LANE(1)
                 MULTIPLY_LANE(2)

@@ -4,7 +4,8 @@
 //
 // A kernel includes this file and defines `void fetch()`, which loads the next block to registers, and
 // `void place(uint first_row)`, which stores them to a_tile and b_tile from row `first_row` on, and `bool
-// takes_block()`, whether the block placed last belongs to this thread's results; then it calls `multiply(blocks)`.
+// takes_block()`, whether the block placed last belongs to this thread's results; then it calls `multiply(blocks)`, and
+// stores `totals`, or brings them to shared memory by `stage(first_row)` and stores what it finds there.
 
 #include "lib/patch.glsl"
 #include "lib/unpack.glsl"
@@ -81,8 +82,8 @@ void multiply(uint blocks) {
 }
 
 // Results that are stored one by one go through shared memory, so that neighbouring threads store neighbours, in a loop
-// that is not unrolled: drivers take longer for the stores of so many registers than for all products. STAGED_ROWS rows of
-// the tile are there at once, those of neighbouring patches along n.
+// that is not unrolled: drivers take longer for the stores of so many registers than for all products. STAGED_ROWS rows
+// of the tile are there at once, those of neighbouring patches along n.
 const uint STAGED_ROWS = 4 * THREAD_M;
 
 // Brings those from `first_row` on to shared memory, for all threads at once.

@@ -119,9 +119,15 @@ impl Tile {
         if self.own_columns() { (chain, chain + 1) } else { (1, u64::from(self.block + 1)) }
     }
 
-    /// Rounds of loops in which a thread stores its results.
+    /// Rounds of loops in which a thread stores its results: one each, and one for each of the runs of rows that it goes
+    /// through where they are staged.
     fn storing(&self) -> u64 {
-        if self.subgroup > 0 { u64::from(self.thread_m * self.thread_n) } else { 0 }
+        let results = u64::from(self.thread_m * self.thread_n);
+        match (self.own_columns(), self.subgroup) {
+            (false, _) => results + self.m() / u64::from(4 * self.thread_m),
+            (true, 0) => 0,
+            (true, _) => results,
+        }
     }
 
     /// Rounds of loops that a thread runs for a result.
