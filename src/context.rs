@@ -6,7 +6,7 @@ use crate::devices::{DeviceChoice, DeviceInfo, choose};
 use crate::error::{Error, Result, Status};
 use crate::kernels;
 use crate::os::secure_variable;
-use crate::plan::Plan;
+use crate::plan::{ALL_VECTORS, Plan};
 use crate::problem::Problem;
 use crate::vulkan;
 use std::collections::HashMap;
@@ -114,22 +114,33 @@ struct Inner {
     download_bytes: AtomicU64,
 }
 
-/// A plan, and once it runs the pipeline of each of its dispatches.
+/// A plan, and the pipelines that its dispatches have needed so far.
 pub(crate) struct Ready {
     pub plan: Plan,
-    pipelines: OnceLock<Vec<vulkan::Pipeline>>,
+    /// Of each dispatch, by the tensors that it reaches by elements.
+    pipelines: Vec<[OnceLock<vulkan::Pipeline>; 1 + ALL_VECTORS as usize]>,
 }
 
 impl Ready {
-    /// The pipelines, compiled at the first call.
-    pub fn pipelines(&self, device: &vulkan::Device) -> Result<&[vulkan::Pipeline]> {
-        if let Some(pipelines) = self.pipelines.get() {
-            return Ok(pipelines);
+    fn new(plan: Plan) -> Ready {
+        let pipelines = plan.dispatches.iter().map(|_| Default::default()).collect();
+        Ready { plan, pipelines }
+    }
+
+    /// The pipeline of a dispatch for these misaligned tensors, compiled at the first call.
+    pub fn pipeline(&self, device: &vulkan::Device, at: usize, misaligned: u32) -> Result<vulkan::Pipeline> {
+        let made = &self.pipelines[at][misaligned as usize];
+        if let Some(pipeline) = made.get() {
+            return Ok(*pipeline);
         }
-        let dispatches = self.plan.dispatches.iter();
-        let made = dispatches.map(|dispatch| device.pipeline(dispatch.module, &dispatch.specialization));
-        let made = made.collect::<Result<Vec<_>>>()?;
-        Ok(self.pipelines.get_or_init(|| made))
+        let dispatch = &self.plan.dispatches[at];
+        let pipeline = device.pipeline(dispatch.module, &dispatch.by_element(misaligned))?;
+        Ok(*made.get_or_init(|| pipeline))
+    }
+
+    /// Compiles the pipelines for tensors that are not misaligned.
+    pub fn compile(&self, device: &vulkan::Device) -> Result<()> {
+        (0..self.pipelines.len()).try_for_each(|at| self.pipeline(device, at, 0).map(drop))
     }
 }
 
@@ -279,7 +290,7 @@ impl Context {
             return Ok(plan.clone());
         }
         let plan = kernels::plan(problem, device.limits(), prepacked)?;
-        let plan = Arc::new(Ready { plan, pipelines: OnceLock::new() });
+        let plan = Arc::new(Ready::new(plan));
         if plans.len() >= MOST_PLANS {
             plans.clear();
         }

@@ -42,7 +42,7 @@ impl PassPlan {
         let planned = match conv.context().backend() {
             Backend::Vulkan(device) => {
                 let ready = conv.context().plan(device, &problem, prepacked)?;
-                ready.pipelines(device)?;
+                ready.compile(device)?;
                 let bytes = ready.plan.workspace;
                 let workspace = if bytes > 0 { Some(Block::new(device, Home::Device, bytes)?) } else { None };
                 Planned::Vulkan { ready, workspace: Mutex::new(workspace) }

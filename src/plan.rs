@@ -131,6 +131,8 @@ pub(crate) const VECTORS_ID: u32 = 15;
 pub(crate) const VECTORS_INPUT: u32 = 1;
 /// The tensor of binding 3.
 pub(crate) const VECTORS_OUTPUT: u32 = 2;
+/// Both.
+pub(crate) const ALL_VECTORS: u32 = VECTORS_INPUT | VECTORS_OUTPUT;
 
 /// One kernel over some of its tiles.
 #[derive(Clone, Debug)]
@@ -148,17 +150,26 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// Other values of the specialization constants, if the kernel reaches by vectors a tensor that does not begin at
-    /// a multiple of 16 bytes; `offsets` are those of bindings 0 to 3. The results are the same to the bit.
-    pub fn specialized_by_element(&self, offsets: [u64; 4]) -> Option<Vec<u32>> {
-        let at = self.module.specialization_ids.iter().position(|&id| id == VECTORS_ID)?;
-        let by_element = |offset: u64, flag: u32| if offset.is_multiple_of(16) { 0 } else { flag };
-        let cleared = by_element(offsets[0], VECTORS_INPUT) | by_element(offsets[3], VECTORS_OUTPUT);
-        (self.specialization[at] & cleared != 0).then(|| {
-            let mut values = self.specialization.clone();
-            values[at] &= !cleared;
-            values
-        })
+    /// The tensors (`VECTORS_*`) that the kernel would reach by vectors although they do not begin at a multiple of 16
+    /// bytes; `offsets` are those of bindings 0 to 3.
+    pub fn misaligned(&self, offsets: [u64; 4]) -> u32 {
+        let Some(vectors) = self.vectors_at().map(|at| self.specialization[at]) else { return 0 };
+        let misaligned = |offset: u64, flag: u32| if offset.is_multiple_of(16) { 0 } else { vectors & flag };
+        misaligned(offsets[0], VECTORS_INPUT) | misaligned(offsets[3], VECTORS_OUTPUT)
+    }
+
+    /// The values of the specialization constants with which it reaches these tensors by elements. The results are the
+    /// same to the bit.
+    pub fn by_element(&self, tensors: u32) -> Vec<u32> {
+        let mut values = self.specialization.clone();
+        if let Some(at) = self.vectors_at() {
+            values[at] &= !tensors;
+        }
+        values
+    }
+
+    fn vectors_at(&self) -> Option<usize> {
+        self.module.specialization_ids.iter().position(|&id| id == VECTORS_ID)
     }
 }
 

@@ -11,7 +11,9 @@ use super::table::{
 };
 use super::tile::busiest_unit;
 use crate::error::Result;
-use crate::plan::{Dispatch, Limits, Module, Operand, Plan, Role, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT, Walk};
+use crate::plan::{
+    ALL_VECTORS, Dispatch, Limits, Module, Operand, Plan, Role, VECTORS_ID, VECTORS_INPUT, VECTORS_OUTPUT, Walk,
+};
 use crate::problem::{Pass, Problem};
 
 /// What [`Limits::kernel`] calls forward passes and input gradients by strips.
@@ -30,7 +32,6 @@ const EFFICIENCY: f64 = 0.2;
 const PAIRS_EFFICIENCY: f64 = 0.1;
 /// A software driver reads vectors thread by thread.
 const EFFICIENCY_SOFTWARE: f64 = 0.01;
-const ALL_VECTORS: u32 = VECTORS_INPUT | VECTORS_OUTPUT;
 /// Columns of the source that are read before and after a strip's own.
 const MARGIN: u64 = 4;
 

@@ -30,12 +30,11 @@ impl Pass {
     /// All of a problem.
     pub fn new(context: &Context, device: &Device, problem: &Problem, prepacked: bool) -> Result<Pass> {
         let ready = context.plan(device, problem, prepacked)?;
-        ready.pipelines(device)?;
         let slices = 0..ready.plan.slices.len();
         Ok(Pass::of_slices(problem, ready, slices))
     }
 
-    /// Some slices of a plan whose pipelines are compiled.
+    /// Some slices of a plan.
     pub fn of_slices(problem: &Problem, ready: Arc<Ready>, slices: Range<usize>) -> Pass {
         let image = |elements: u64| 4 * elements.checked_div(problem.n).unwrap_or(0);
         Pass {
@@ -243,7 +242,8 @@ pub fn record(
     operands: &[Option<Bound<'_>>; 4],
 ) -> Result<()> {
     let dispatch = &pass.ready.plan.dispatches[at];
-    let pipeline = pass.ready.pipelines(recorder.device())?[at];
+    let misaligned = dispatch.misaligned(operands.map(|operand| operand.map_or(0, |operand| operand.offset)));
+    let pipeline = pass.ready.pipeline(recorder.device(), at, misaligned)?;
     recorder.dispatch_part(&pipeline, dispatch, tiles, operands)
 }
 

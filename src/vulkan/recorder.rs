@@ -323,15 +323,15 @@ impl Recorder {
         }
     }
 
-    /// Runs one dispatch of a plan; `operands` are the memories of bindings 0 to 3. Waits for what was recorded before and
-    /// touches them.
+    /// Runs one dispatch of a plan; `operands` are the memories of bindings 0 to 3, which begin at multiples of 16 bytes if
+    /// the kernel reaches them by vectors. Waits for what was recorded before and touches them.
     pub fn dispatch(&mut self, dispatch: &Dispatch, operands: &[Option<Bound<'_>>; 4]) -> Result<()> {
         self.barrier_for(operands);
         let pipeline = self.device.pipeline(dispatch.module, &dispatch.specialization)?;
         self.dispatch_part(&pipeline, dispatch, dispatch.tiles.clone(), operands)
     }
 
-    /// Runs some tiles of a dispatch with its pipeline, and waits for nothing.
+    /// Runs some tiles of a dispatch with its pipeline for these operands, and waits for nothing.
     pub fn dispatch_part(
         &mut self,
         pipeline: &Pipeline,
@@ -359,11 +359,6 @@ impl Recorder {
                 ),
             ));
         }
-        let by_element = match dispatch.specialized_by_element(bound.map(|operand| operand.offset)) {
-            Some(specialization) => Some(self.device.pipeline(module, &specialization)?),
-            None => None,
-        };
-        let pipeline = by_element.as_ref().unwrap_or(pipeline);
         let alignment = self.device.limits().storage_buffer_alignment;
         let addressed = module.bindings.is_empty();
 

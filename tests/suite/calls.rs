@@ -2,14 +2,15 @@
 //! gradients alone or added to others.
 
 use crate::common::call::{Placement, Request, Wanted, check, compute};
-use crate::common::cases::{Case, spread};
+use crate::common::cases::{Case, elements, spread};
 use crate::common::contract::Contract;
 use crate::common::data::{Data, Generator, Kind};
 use crate::common::guard::LAYOUTS;
 use crate::common::reference::{Expected, Reference};
 use crate::common::repeats::the_same_bits;
 use crate::common::rigs::{kernel_rigs, shared_rigs, sweep};
-use grilly::{Accumulate, Precision};
+use grilly::{Accumulate, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output, Precision, Weight};
+use ndarray::{ArrayD, IxDyn};
 
 const SMALL: [&str; 3] = ["batch_", "one_pixel_", "one_dimensional_"];
 
@@ -167,4 +168,27 @@ fn plans_give_what_calls_give() {
 #[test]
 fn the_same_call_gives_the_same_bits() {
     the_same_bits(shared_rigs(), &spread(8, &["long_"]));
+}
+
+#[test]
+fn a_result_that_begins_on_no_boundary_has_one_pipeline_of_its_own_and_not_a_second_one() {
+    for rig in shared_rigs() {
+        let compiled = |offset: u64| {
+            let rig = rig.again();
+            let depthwise = Conv2dConfig { groups: 8, padding: [[1, 1], [1, 1]], ..Conv2dConfig::new(8, 8, [3, 3]) };
+            let conv = Conv2d::new(&rig.context, depthwise).expect("legal");
+            let shape = [2, 8, 16, 16];
+            let buffer = rig.context.create_buffer(offset + 4 * elements(&shape) as u64).expect("a small buffer");
+            let (x, weight) = (ArrayD::ones(IxDyn(&[2, 8, 16, 16])), ArrayD::ones(IxDyn(&[8, 1, 3, 3])));
+            conv.forward(Forward {
+                x: Input::Host(x.view()),
+                weight: Weight::Raw(Input::Host(weight.view())),
+                bias: None,
+                y: Output::Device(DeviceTensor::new(&buffer, offset, &shape).expect("it has room")),
+            })
+            .expect("legal");
+            rig.context.stats().pipelines
+        };
+        assert_eq!(compiled(4), compiled(16), "{}", rig.name);
+    }
 }
