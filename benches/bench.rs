@@ -11,7 +11,7 @@ mod layers;
 use grilly::kernels::CHOICES;
 use grilly::{Context, ContextDesc, DeviceChoice, DeviceKind, Result, probe};
 use layers::on_device::{DeviceLayer, Tensor};
-use layers::{Shape, median, shapes};
+use layers::{Shape, median, shapes, write_json};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -129,9 +129,7 @@ fn main() -> Result<()> {
             copy_peak_gigabytes_per_second: peaks.bytes / 1e9,
             rows,
         };
-        let text = serde_json::to_string_pretty(&report).expect("plain data");
-        std::fs::write(&path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
-        println!("\nwritten to {path}");
+        write_json(&path, &report);
     }
     Ok(())
 }
@@ -213,7 +211,8 @@ fn time_shape(context: &Context, shape: &Shape, limit: f64, peaks: &probe::Peaks
             }
             let (device, wall_median) = (median(&mut device), median(&mut wall));
             let seconds = if device > 0.0 { device } else { wall_median };
-            let (work, traffic) = (flops(&layer), bytes(&layer));
+            let work = flops(&layer);
+            let (speed, traffic) = (work / seconds, bytes(&layer) / seconds);
             Ok(Row {
                 shape: shape.name.clone(),
                 batch,
@@ -221,10 +220,10 @@ fn time_shape(context: &Context, shape: &Shape, limit: f64, peaks: &probe::Peaks
                 gflop: work / 1e9,
                 device_ms: device * 1e3,
                 wall_ms: wall_median * 1e3,
-                tflops: work / seconds / 1e12,
-                share_of_fma_peak: work / seconds / peaks.flops,
-                gigabytes_per_second: traffic / seconds / 1e9,
-                share_of_copy_peak: traffic / seconds / peaks.bytes,
+                tflops: speed / 1e12,
+                share_of_fma_peak: speed / peaks.flops,
+                gigabytes_per_second: traffic / 1e9,
+                share_of_copy_peak: traffic / peaks.bytes,
                 tensor_bytes: tensor_bytes(&layer, pass),
                 workspace_bytes: context.stats().bytes_held - held,
                 runs: wall.len(),

@@ -19,7 +19,7 @@ use grilly::{
     Result, Weight, probe,
 };
 use layers::on_device::DeviceLayer;
-use layers::{Shape, median, numbers, shapes};
+use layers::{Shape, median, numbers, shapes, write_json};
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -137,9 +137,7 @@ fn main() -> Result<()> {
             tiny: small,
             first_calls,
         };
-        let text = serde_json::to_string_pretty(&report).expect("plain data");
-        std::fs::write(&path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
-        println!("\nwritten to {path}");
+        write_json(&path, &report);
     }
     Ok(())
 }

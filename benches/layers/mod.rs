@@ -3,7 +3,7 @@
 pub mod on_device;
 
 use grilly::Conv2dConfig;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One of the layers.
 #[derive(Clone, Deserialize)]
@@ -52,4 +52,11 @@ pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// Writes a report as JSON, and says so.
+pub fn write_json(path: &str, report: &impl Serialize) {
+    let text = serde_json::to_string_pretty(report).expect("plain data");
+    std::fs::write(path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
+    println!("\nwritten to {path}");
 }

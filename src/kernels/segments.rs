@@ -99,7 +99,7 @@ pub fn reduction(problem: &Problem, limits: &Limits) -> Option<Reduction> {
     let fitting = segments().filter(|segment| segment.fits(&problem, limits));
     let best = fitting.min_by(|a, b| a.operations(&problem).total_cmp(&b.operations(&problem)))?;
     let module = SEGMENTS_BACKWARD_WEIGHT.tiled(best.index, false);
-    // A round a block, one a line of it and a vector of a long line, and what surrounds them.
+    // A round a block, one a line of it and (VECTORS_IN_LOOP) a vector of a long line, and what surrounds them.
     let vectors = if best.columns > 28 { best.columns.div_ceil(4) } else { 0 };
     let rounds = best.lines * (1 + vectors) + 2;
     let efficiency = if limits.software { EFFICIENCY_SOFTWARE } else { EFFICIENCY };

@@ -242,7 +242,7 @@ pub fn record(
     operands: &[Option<Bound<'_>>; 4],
 ) -> Result<()> {
     let dispatch = &pass.ready.plan.dispatches[at];
-    let misaligned = dispatch.misaligned(operands.map(|operand| operand.map_or(0, |operand| operand.offset)));
+    let misaligned = Recorder::misaligned(dispatch, operands);
     let pipeline = pass.ready.pipeline(recorder.device(), at, misaligned)?;
     recorder.dispatch_part(&pipeline, dispatch, tiles, operands)
 }

@@ -323,11 +323,17 @@ impl Recorder {
         }
     }
 
-    /// Runs one dispatch of a plan; `operands` are the memories of bindings 0 to 3, which begin at multiples of 16 bytes if
-    /// the kernel reaches them by vectors. Waits for what was recorded before and touches them.
+    /// The tensors that a dispatch reaches by elements on these operands; see [`Dispatch::misaligned`].
+    pub fn misaligned(dispatch: &Dispatch, operands: &[Option<Bound<'_>>; 4]) -> u32 {
+        dispatch.misaligned(operands.map(|operand| operand.map_or(0, |operand| operand.offset)))
+    }
+
+    /// Runs one dispatch of a plan; `operands` are the memories of bindings 0 to 3. Waits for what was recorded before and
+    /// touches them.
     pub fn dispatch(&mut self, dispatch: &Dispatch, operands: &[Option<Bound<'_>>; 4]) -> Result<()> {
         self.barrier_for(operands);
-        let pipeline = self.device.pipeline(dispatch.module, &dispatch.specialization)?;
+        let specialization = dispatch.by_element(Recorder::misaligned(dispatch, operands));
+        let pipeline = self.device.pipeline(dispatch.module, &specialization)?;
         self.dispatch_part(&pipeline, dispatch, dispatch.tiles.clone(), operands)
     }
 

@@ -6,7 +6,7 @@ use crate::common::cases::{Case, elements, spread};
 use crate::common::contract::Contract;
 use crate::common::data::{Data, Generator, Kind};
 use crate::common::guard::LAYOUTS;
-use crate::common::reference::{Expected, Reference};
+use crate::common::reference::{Expected, Reference, prepared};
 use crate::common::repeats::the_same_bits;
 use crate::common::rigs::{kernel_rigs, shared_rigs, sweep};
 use grilly::{Accumulate, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output, Precision, Weight};
@@ -15,9 +15,7 @@ use ndarray::{ArrayD, IxDyn};
 const SMALL: [&str; 3] = ["batch_", "one_pixel_", "one_dimensional_"];
 
 fn normal(case: &Case) -> (Data, [Expected; 4]) {
-    let data = Data::new(case, Kind::Normal);
-    let expected = Reference::new(case, &data, false).all();
-    (data, expected)
+    prepared(Kind::Normal, false)(case)
 }
 
 /// As different from case to case as chance makes it, and the same in every run.
@@ -48,11 +46,7 @@ fn host_and_device_tensors_mix_in_one_call() {
 
 #[test]
 fn gradients_add_to_what_is_there_when_asked() {
-    let accumulating = |case: &Case| {
-        let data = Data::new(case, Kind::Normal);
-        let expected = Reference::new(case, &data, true).all();
-        (data, expected)
-    };
+    let accumulating = prepared(Kind::Normal, true);
     sweep("accumulated gradients", shared_rigs(), &spread(9, &SMALL), accumulating, |rig, case, (data, expected)| {
         let mut checked = 0;
         for placement in [Placement::Host, Placement::Device, Placement::Strided(1), some_mixture(case)] {
@@ -85,11 +79,7 @@ fn gradients_of_input_and_parameters_accumulate_apart() {
 
 #[test]
 fn integers_accumulate_exactly_under_ieee() {
-    let accumulating = |case: &Case| {
-        let data = Data::new(case, Kind::Integers);
-        let expected = Reference::new(case, &data, true).all();
-        (data, expected)
-    };
+    let accumulating = prepared(Kind::Integers, true);
     sweep(
         "accumulated integers",
         shared_rigs(),

@@ -5,7 +5,7 @@ use crate::common::call::{Placement, Request, check, compute};
 use crate::common::cases::{Case, spread, table};
 use crate::common::contract::Contract;
 use crate::common::data::{ADVERSARIAL, Data, Kind};
-use crate::common::reference::{Expected, Reference};
+use crate::common::reference::{Expected, prepared};
 use crate::common::repeats::the_same_bits;
 use crate::common::rigs::{Rig, announce, kernel_rigs, minimum_rigs, shared_rigs, sweep, tile_rigs};
 use grilly::kernels::CHOICES;
@@ -19,23 +19,11 @@ const BRIEF: [&str; 3] = ["one_pixel_output", "batch_0", "padding_larger_than_ke
 /// And so many channels that sums can be split along them, and rows and planes that blocks of pixels span.
 const WIDE: [&str; 6] = [BRIEF[0], BRIEF[1], BRIEF[2], "channels_130_to_130", "groups_2_channels_32", "whole_"];
 
-fn prepare(kind: Kind) -> impl Fn(&Case) -> (Data, [Expected; 4]) {
-    move |case| {
-        let data = Data::new(case, kind);
-        let expected = Reference::new(case, &data, false).all();
-        (data, expected)
-    }
-}
-
 fn holds(
     contract: Contract,
-    precision: Precision,
-    placement: Placement,
+    request: Request,
 ) -> impl Fn(&Rig, &Case, &(Data, [Expected; 4])) -> Result<usize, String> {
-    move |rig, case, (data, expected)| {
-        let results = compute(&rig.context, case, data, &Request::new(precision, placement))?;
-        check(contract, expected, &results)
-    }
+    move |rig, case, (data, expected)| check(contract, expected, &compute(&rig.context, case, data, &request)?)
 }
 
 #[test]
@@ -44,8 +32,8 @@ fn fp32_meets_its_contract_on_every_case() {
         "FP32 from host memory on N(0,1)",
         shared_rigs(),
         &table().cases,
-        prepare(Kind::Normal),
-        holds(Contract::Fp32Normal, Precision::Fp32, Placement::Host),
+        prepared(Kind::Normal, false),
+        holds(Contract::Fp32Normal, Request::new(Precision::Fp32, Placement::Host)),
     );
 }
 
@@ -55,8 +43,8 @@ fn small_integers_are_exact_under_ieee_on_every_case() {
         "IEEE in device memory on small integers, exactly equal",
         shared_rigs(),
         &table().cases,
-        prepare(Kind::Integers),
-        holds(Contract::Exact, Precision::Ieee, Placement::Device),
+        prepared(Kind::Integers, false),
+        holds(Contract::Exact, Request::new(Precision::Ieee, Placement::Device)),
     );
 }
 
@@ -69,24 +57,17 @@ fn every_tile_is_exact_on_small_integers_and_gives_the_same_bits_every_time() {
             &format!("IEEE in device memory on small integers with tile {tile}, exactly equal"),
             &rigs,
             &cases,
-            prepare(Kind::Integers),
-            holds(Contract::Exact, Precision::Ieee, Placement::Device),
+            prepared(Kind::Integers, false),
+            holds(Contract::Exact, Request::new(Precision::Ieee, Placement::Device)),
         );
         // Device tensors begin on no boundary, and are stored by elements; those of the host by vectors, where they fit.
+        let host = Request::new(Precision::Ieee, Placement::Host);
         sweep(
             &format!("IEEE added to small integers in host memory with tile {tile}, exactly equal"),
             &rigs,
             &cases,
-            |case| {
-                let data = Data::new(case, Kind::Integers);
-                let expected = Reference::new(case, &data, true).all();
-                (data, expected)
-            },
-            |rig, case, (data, expected)| {
-                let host = Request::new(Precision::Ieee, Placement::Host);
-                let request = Request { accumulate: Accumulate::ALL, ..host };
-                check(Contract::Exact, expected, &compute(&rig.context, case, data, &request)?)
-            },
+            prepared(Kind::Integers, true),
+            holds(Contract::Exact, Request { accumulate: Accumulate::ALL, ..host }),
         );
         the_same_bits(&rigs, &cases);
     }
@@ -101,15 +82,15 @@ fn every_kernel_is_exact_on_small_integers_keeps_infinities_apart_and_gives_the_
             &format!("IEEE in device memory on small integers with {kernel}, exactly equal"),
             &rigs,
             &cases,
-            prepare(Kind::Integers),
-            holds(Contract::Exact, Precision::Ieee, Placement::Device),
+            prepared(Kind::Integers, false),
+            holds(Contract::Exact, Request::new(Precision::Ieee, Placement::Device)),
         );
         sweep(
             &format!("FP32 on NonFinite with {kernel}"),
             &rigs,
             &cases,
-            prepare(Kind::NonFinite),
-            holds(Contract::Fp32, Precision::Fp32, Placement::Host),
+            prepared(Kind::NonFinite, false),
+            holds(Contract::Fp32, Request::new(Precision::Fp32, Placement::Host)),
         );
         the_same_bits(&rigs, &cases);
     }
@@ -121,8 +102,8 @@ fn ieee_meets_its_contract() {
         "IEEE on N(0,1)",
         shared_rigs(),
         &spread(4, &TELLING),
-        prepare(Kind::Normal),
-        holds(Contract::Ieee, Precision::Ieee, Placement::Host),
+        prepared(Kind::Normal, false),
+        holds(Contract::Ieee, Request::new(Precision::Ieee, Placement::Host)),
     );
 }
 
@@ -132,8 +113,8 @@ fn fast_is_of_the_class_of_tf32() {
         "FAST on N(0,1)",
         shared_rigs(),
         &spread(3, &TELLING),
-        prepare(Kind::Normal),
-        holds(Contract::FastNormal, Precision::Fast, Placement::Device),
+        prepared(Kind::Normal, false),
+        holds(Contract::FastNormal, Request::new(Precision::Fast, Placement::Device)),
     );
 }
 
@@ -145,7 +126,7 @@ fn adversarial_data_stay_within_the_contract() {
             &format!("FP32 and IEEE on {kind:?}"),
             shared_rigs(),
             &spread(32, telling),
-            prepare(kind),
+            prepared(kind, false),
             |rig, case, (data, expected)| {
                 let mut checked = 0;
                 for (precision, contract) in [(Precision::Fp32, Contract::Fp32), (Precision::Ieee, Contract::Ieee)] {
@@ -169,7 +150,7 @@ fn a_device_with_only_the_required_limits_meets_the_contract() {
         "FP32 on N(0,1)",
         &rigs,
         &spread(4, &TELLING),
-        prepare(Kind::Normal),
-        holds(Contract::Fp32Normal, Precision::Fp32, Placement::Device),
+        prepared(Kind::Normal, false),
+        holds(Contract::Fp32Normal, Request::new(Precision::Fp32, Placement::Device)),
     );
 }

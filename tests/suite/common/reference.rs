@@ -1,7 +1,7 @@
 //! Every result in float64, straight from the definition: a dozen lines a pass, one output element at a time.
 
 use super::cases::{Case, Mode};
-use super::data::Data;
+use super::data::{Data, Kind};
 
 /// One output: its value, and S, the sum of the magnitudes of everything added into it.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +126,15 @@ pub struct Reference<'a> {
     columns: Axis,
     /// Where that tensor is infinite or NaN which the kernel meets whole: `dy`, or a transposed convolution's `x`.
     nonfinite: Vec<[usize; 4]>,
+}
+
+/// What a sweep needs of a case: data of a kind, and every result; with `accumulate`, gradients added to the data's own.
+pub fn prepared(kind: Kind, accumulate: bool) -> impl Fn(&Case) -> (Data, [Expected; 4]) {
+    move |case| {
+        let data = Data::new(case, kind);
+        let expected = Reference::new(case, &data, accumulate).all();
+        (data, expected)
+    }
 }
 
 impl<'a> Reference<'a> {
