@@ -62,6 +62,7 @@ struct Common {
 
 #[derive(Default)]
 struct State {
+    /// Until its caller knows that no helper is inside: then nobody waits for helpers of another's job.
     job: Option<Job>,
     /// The first panic of a helper in this job.
     panic: Option<Box<dyn Any + Send>>,
@@ -225,10 +226,10 @@ impl Common {
         ended > 0 && self.now().saturating_sub(ended) < 2 * WATCH.as_nanos() as u64
     }
 
-    /// Offers work to helpers, unless other work is on offer; to those that sleep, if they are to `wake`.
+    /// Offers work to helpers, unless they have other work; to those that sleep, if they are to `wake`.
     fn post<'a>(&'a self, work: &'a (dyn Fn(usize) + Sync), helpers: usize, wake: bool) -> Option<Posted<'a>> {
         let mut state = lock(&self.state);
-        if state.job.is_some() || self.helping.load(Ordering::Relaxed) > 0 {
+        if state.job.is_some() {
             return None;
         }
         let number = self.posted.load(Ordering::Relaxed).wrapping_add(1);
@@ -286,7 +287,7 @@ impl Common {
     }
 }
 
-/// Work on offer. When this ends, no helper is inside it, and none will be.
+/// Work that helpers have. When this ends, none is inside it, and none will be.
 struct Posted<'a> {
     common: &'a Common,
     done: bool,
@@ -300,12 +301,18 @@ impl Posted<'_> {
 
     fn take_back(&mut self) -> Option<Box<dyn Any + Send>> {
         self.done = true;
-        lock(&self.common.state).job = None;
-        watch(|| self.common.helping.load(Ordering::Acquire) == 0);
         let mut state = lock(&self.common.state);
-        while self.common.helping.load(Ordering::Acquire) > 0 {
-            state = self.common.left.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if self.common.helping.load(Ordering::Acquire) > 0 {
+            // No more may enter.
+            state.job.iter_mut().for_each(|job| job.helpers = 0);
+            drop(state);
+            watch(|| self.common.helping.load(Ordering::Acquire) == 0);
+            state = lock(&self.common.state);
+            while self.common.helping.load(Ordering::Acquire) > 0 {
+                state = self.common.left.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
         }
+        state.job = None;
         state.panic.take()
     }
 }
@@ -418,6 +425,27 @@ mod tests {
             threads.run(1, &|_| assert!(threads.has_place(0) && !threads.has_place(1)));
         });
         assert!(threads.has_place(1));
+    }
+
+    #[test]
+    fn callers_that_follow_closely_on_one_another_all_come_back() {
+        let threads = Arc::new(Threads::new(3));
+        let (done, came_back) = std::sync::mpsc::channel();
+        for _ in 0..4 {
+            let (threads, done) = (threads.clone(), done.clone());
+            // Not scoped: a caller that never comes back must not keep the test from saying so.
+            std::thread::spawn(move || {
+                for _ in 0..500 {
+                    // Helpers go on for longer than their caller stays awake.
+                    threads.run(3, &|place| std::thread::sleep(WATCH * if place == 0 { 1 } else { 3 }));
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for caller in 0..4 {
+            let waited = came_back.recv_timeout(Duration::from_secs(60));
+            assert!(waited.is_ok(), "{caller} of 4 callers came back");
+        }
     }
 
     #[test]
