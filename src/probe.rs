@@ -75,7 +75,7 @@ pub fn link(context: &Context) -> Result<Link> {
         for _ in 0..2 * RUNS {
             let mut recorders = Vec::new();
             for lane in lanes {
-                let recorder = Recorder::on(device, *lane)?;
+                let recorder = Recorder::on(device, *lane, &[])?;
                 match lane {
                     Lane::Download if lanes.len() > 1 => recorder.copy_beside_uploads(own[1].whole(), host[1].whole()),
                     Lane::Download => recorder.copy(own[1].whole(), host[1].whole()),

@@ -119,7 +119,7 @@ impl Upload {
     fn current(&mut self) -> Result<&mut (Recorder, Vec<Block>)> {
         let current = match self.current.take() {
             Some(current) => current,
-            None => (Recorder::on(&self.ring.device, Lane::Upload)?, Vec::new()),
+            None => (Recorder::on(&self.ring.device, Lane::Upload, &[])?, Vec::new()),
         };
         Ok(self.current.insert(current))
     }
@@ -214,13 +214,13 @@ impl<'a> Download<'a> {
     }
 
     fn copy(&self, from: Bound<'_>, to: Bound<'_>, after: &[Point]) -> Result<Recorder> {
-        let mut recorder = Recorder::on(&self.ring.device, Lane::Download)?;
+        let mut recorder = Recorder::on(&self.ring.device, Lane::Download, after)?;
         if self.beside_uploads {
             recorder.copy_beside_uploads(from, to)
         } else {
             recorder.copy(from, to)
         }
-        recorder.submit_after(after)?;
+        recorder.submit()?;
         Ok(recorder)
     }
 

@@ -208,7 +208,7 @@ impl Compute {
                     || goes_on
                     || current.as_ref().is_some_and(|current| current.waits != part.waits);
                 if let Some(full) = current.take_if(|_| apart) {
-                    self.submit(full, there)?;
+                    self.submit(full)?;
                 }
                 if goes_on {
                     self.before.clone_from(&self.latest);
@@ -216,7 +216,7 @@ impl Compute {
                 slice = of;
                 let mut submission = match current.take() {
                     Some(submission) => submission,
-                    None => self.begin(part.waits)?,
+                    None => self.begin(part.waits, there)?,
                 };
                 let operands = operands(pass, part.dispatch, places, *workspace)?;
                 if part.waits {
@@ -226,21 +226,21 @@ impl Compute {
                 current = Some(submission);
             }
         }
-        current.map_or(Ok(()), |last| self.submit(last, there))
+        current.map_or(Ok(()), |last| self.submit(last))
     }
 
-    fn begin(&mut self, waits: bool) -> Result<Submission> {
+    fn begin(&mut self, waits: bool, there: Option<Point>) -> Result<Submission> {
         let lanes = self.device.computing_lanes();
         self.turns += usize::from(!waits);
         let turn = if waits { 0 } else { self.turns % lanes.len() };
-        Ok(Submission { recorder: Recorder::on(&self.device, lanes[turn])?, waits, turn })
-    }
-
-    fn submit(&mut self, submission: Submission, there: Option<Point>) -> Result<()> {
-        let Submission { mut recorder, waits, turn } = submission;
         let mut after = if waits { self.latest.clone() } else { self.before.clone() };
         after.extend(there);
-        self.latest[turn] = recorder.submit_after(&after)?;
+        Ok(Submission { recorder: Recorder::on(&self.device, lanes[turn], &after)?, waits, turn })
+    }
+
+    fn submit(&mut self, submission: Submission) -> Result<()> {
+        let Submission { mut recorder, turn, .. } = submission;
+        self.latest[turn] = recorder.submit()?;
         self.submitted.push(recorder);
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::logical::{Enabled, Logical};
 use super::memory::{Pool, PoolProperties, Usage};
 use super::pinned::{Import, Pinned};
 use super::pipeline::Pipelines;
-use super::queues::{LANES, Lane, Point, Queues, Serials};
+use super::queues::{LANES, Lane, Order, Point, Queues, Serials};
 use super::recorder::Recording;
 use crate::error::{Error, Result, Status};
 use crate::plan::Limits;
@@ -219,16 +219,21 @@ impl Device {
         self.queues.completed()
     }
 
-    /// Submits to a lane, to begin after other submissions.
+    /// See [`Queues::needs_barrier`].
+    pub(super) fn needs_barrier(&self, lane: Lane, after: &Serials) -> bool {
+        self.queues.needs_barrier(lane, after)
+    }
+
+    /// Submits to a lane.
     pub(super) fn submit(
         &self,
         lane: Lane,
         commands: vk::CommandBuffer,
         fence: vk::Fence,
-        after: &[Point],
+        order: &Order,
     ) -> Result<Point> {
         self.check()?;
-        let submitted = self.queues.submit(self.raw(), lane, commands, fence, after);
+        let submitted = self.queues.submit(self.raw(), lane, commands, fence, order);
         submitted.map_err(|result| self.note(failure("submitting work", result)))
     }
 

@@ -9,7 +9,7 @@ use super::failure;
 use crate::error::Result;
 use ash::vk;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What a submission is for.
@@ -106,10 +106,41 @@ impl Layout {
     }
 }
 
+/// What a submission follows.
+#[derive(Clone, Copy, Default)]
+pub struct Order {
+    /// Of each lane, up to where submissions must be done before it begins.
+    pub after: Serials,
+    /// Whether it begins with a barrier behind everything before it on its lane.
+    pub barrier: bool,
+}
+
+impl Order {
+    /// Of a lane's submission with this serial, what it must wait for, where `preceded` are done before it anyhow; and what
+    /// precedes the lane's later ones: a barrier, and a wait for a semaphore, hold back all that follows in the order of
+    /// submission.
+    fn enter(&self, lane: Lane, serial: u64, preceded: Serials) -> (Serials, Serials) {
+        let mut before = preceded;
+        if self.barrier {
+            before[lane as usize] = serial - 1;
+        }
+        let waits = |at: usize| if self.after[at] > before[at] { self.after[at] } else { 0 };
+        (std::array::from_fn(waits), std::array::from_fn(|at| before[at].max(self.after[at])))
+    }
+}
+
+/// A queue, and for each lane that it serves, up to where submissions of all lanes precede whatever that lane submits from
+/// now on. To wait for those again would cost a read of the host's memory, behind all that uploads read
+/// (docs/performance.md).
+struct Queue {
+    raw: vk::Queue,
+    preceded: [Serials; LANES],
+}
+
 /// The queues in use, and how far each lane has come.
 pub struct Queues {
     layout: Layout,
-    queues: [Mutex<vk::Queue>; LANES],
+    queues: [Mutex<Queue>; LANES],
     /// A timeline for each lane, whose value is the serial of its latest finished submission; without the feature there
     /// are none, and every lane is on the one queue, where submissions keep their order.
     timelines: Option<[vk::Semaphore; LANES]>,
@@ -120,8 +151,11 @@ pub struct Queues {
 impl Queues {
     /// Fetches the queues of a new device. With `timelines` the feature is enabled.
     pub fn new(device: &ash::Device, layout: Layout, timelines: bool) -> Result<Queues> {
-        // SAFETY: the device was created with these queues.
-        let queue = |(family, index)| Mutex::new(unsafe { device.get_device_queue(family, index) });
+        let queue = |(family, index)| {
+            // SAFETY: the device was created with these queues.
+            let raw = unsafe { device.get_device_queue(family, index) };
+            Mutex::new(Queue { raw, preceded: Default::default() })
+        };
         let mut queues = Queues {
             layout,
             queues: layout.places.map(queue),
@@ -167,31 +201,36 @@ impl Queues {
         self.timelines.is_some()
     }
 
-    /// Submits to a lane, to begin after the submissions `after`, and says which of the lane's it is. Where there are no
-    /// timelines, the fence says when it is done.
+    /// Whether a lane needs a barrier to begin after one of its own submissions, since none came in between.
+    pub fn needs_barrier(&self, lane: Lane, after: &Serials) -> bool {
+        after[lane as usize] > self.queue(lane).preceded[lane as usize][lane as usize]
+    }
+
+    /// Submits to a lane, and says which of the lane's it is. Where there are no timelines, the fence says when it is done,
+    /// and every submission begins with a barrier.
     pub fn submit(
         &self,
         device: &ash::Device,
         lane: Lane,
         commands: vk::CommandBuffer,
         fence: vk::Fence,
-        after: &[Point],
+        order: &Order,
     ) -> std::result::Result<Point, vk::Result> {
         let mut waits = [vk::Semaphore::null(); LANES];
         let mut values = [0; LANES];
         let mut count = 0;
         let stages = [vk::PipelineStageFlags::ALL_COMMANDS; LANES];
-        let queue = self.queues[self.layout.owner(lane)].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue(lane);
         let counter = &self.submitted[lane as usize];
         let serial = counter.load(Ordering::Acquire) + 1;
         let (signals, signal_values, commands) = ([self.timeline(lane)], [serial], [commands]);
         let mut info = vk::SubmitInfo::default().command_buffers(&commands);
         let mut timeline = vk::TimelineSemaphoreSubmitInfo::default();
+        let (missing, preceded) = order.enter(lane, serial, queue.preceded[lane as usize]);
         if let Some(timelines) = &self.timelines {
-            // The lane's own among them: without a barrier, submissions of one queue may overlap.
-            for point in after.iter().filter(|point| point.serial > 0) {
-                waits[count] = timelines[point.lane as usize];
-                values[count] = point.serial;
+            for (timeline, serial) in timelines.iter().zip(missing).filter(|(_, serial)| *serial > 0) {
+                waits[count] = *timeline;
+                values[count] = serial;
                 count += 1;
             }
             timeline = timeline.wait_semaphore_values(&values[..count]).signal_semaphore_values(&signal_values);
@@ -203,7 +242,8 @@ impl Queues {
         }
         // SAFETY: the lock serialises access to the queue; commands and fence belong to the caller until they are done;
         // the structures live until the call returns.
-        unsafe { device.queue_submit(*queue, &[info], fence)? };
+        unsafe { device.queue_submit(queue.raw, &[info], fence)? };
+        queue.preceded[lane as usize] = preceded;
         // Under the queue's lock, so serials follow the order of submission.
         counter.store(serial, Ordering::Release);
         Ok(Point { lane, serial })
@@ -252,6 +292,10 @@ impl Queues {
             Err(result) => Err(result),
             Ok(()) => self.is_done(device, point, fence),
         }
+    }
+
+    fn queue(&self, lane: Lane) -> MutexGuard<'_, Queue> {
+        self.queues[self.layout.owner(lane)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn timeline(&self, lane: Lane) -> vk::Semaphore {
@@ -310,6 +354,24 @@ mod tests {
         assert_eq!(Layout::choose(&[family(ALL, 1)], 0), Layout::single(0));
         let one_engine = [family(ALL, 1), family(vk::QueueFlags::TRANSFER, 1)];
         assert_eq!(Layout::choose(&one_engine, 0).places, [(0, 0), (1, 0), (1, 0), (0, 0)]);
+    }
+
+    #[test]
+    fn a_lane_waits_once_for_what_precedes_it() {
+        let after = |after| Order { after, barrier: false };
+        let (waits, preceded) = after([7, 3, 0, 2]).enter(Lane::Beside, 5, [6, 3, 1, 4]);
+        assert_eq!((waits, preceded), ([7, 0, 0, 0], [7, 3, 1, 4]));
+        assert_eq!(after([7, 3, 1, 4]).enter(Lane::Beside, 6, preceded), ([0; LANES], preceded));
+        assert_eq!(after([8, 0, 0, 0]).enter(Lane::Beside, 7, preceded).0, [8, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_barrier_stands_for_a_wait_for_the_lanes_own() {
+        let barrier = Order { after: [0, 9, 0, 4], barrier: true };
+        assert_eq!(barrier.enter(Lane::Beside, 5, [1; LANES]), ([0, 9, 0, 0], [1, 9, 1, 4]));
+        // More than was asked for precedes it.
+        let barrier = Order { after: [0; LANES], barrier: true };
+        assert_eq!(barrier.enter(Lane::Compute, 5, [1; LANES]), ([0; LANES], [4, 1, 1, 1]));
     }
 
     #[test]

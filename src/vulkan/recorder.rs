@@ -4,7 +4,7 @@ use super::device::Device;
 use super::failure;
 use super::memory::Block;
 use super::pipeline::Pipeline;
-use super::queues::{Lane, Point};
+use super::queues::{Lane, Order, Point, Serials};
 use crate::error::{Error, Result, Status};
 use crate::plan::Dispatch;
 use ash::vk;
@@ -53,6 +53,7 @@ pub struct Recording {
 pub struct Recorder {
     device: Arc<Device>,
     lane: Lane,
+    order: Order,
     recording: Option<Recording>,
     dispatches: u64,
     sets_used: u32,
@@ -140,16 +141,22 @@ impl Recording {
 impl Recorder {
     /// Begins a recording of kernels. What earlier ones wrote is visible to it.
     pub fn new(device: &Arc<Device>) -> Result<Recorder> {
-        Recorder::begin_on(device, Lane::Compute, true)
+        Recorder::begin_on(device, Lane::Compute, Order { barrier: true, ..Order::default() })
     }
 
-    /// Begins a recording for a lane, which only what its submission waits for need precede.
-    pub fn on(device: &Arc<Device>, lane: Lane) -> Result<Recorder> {
+    /// Begins a recording for a lane, to begin once the submissions `after` are done. Nothing else need precede it.
+    pub fn on(device: &Arc<Device>, lane: Lane, after: &[Point]) -> Result<Recorder> {
+        let mut serials = Serials::default();
+        for point in after {
+            let serial = &mut serials[point.lane as usize];
+            *serial = point.serial.max(*serial);
+        }
         // Where all lanes are one queue, waits for submissions are barriers.
-        Recorder::begin_on(device, lane, !device.overlaps())
+        let barrier = !device.overlaps() || device.needs_barrier(lane, &serials);
+        Recorder::begin_on(device, lane, Order { after: serials, barrier })
     }
 
-    fn begin_on(device: &Arc<Device>, lane: Lane, after_all: bool) -> Result<Recorder> {
+    fn begin_on(device: &Arc<Device>, lane: Lane, order: Order) -> Result<Recorder> {
         device.check()?;
         let reused = device.recordings(lane).pop();
         let recording = match reused {
@@ -159,6 +166,7 @@ impl Recorder {
         let recorder = Recorder {
             device: device.clone(),
             lane,
+            order,
             recording: Some(recording),
             dispatches: 0,
             sets_used: 0,
@@ -167,7 +175,7 @@ impl Recorder {
             state: State::Recording,
         };
         recorder.begin().map_err(|result| device.note(failure("beginning a command buffer", result)))?;
-        if after_all {
+        if order.barrier {
             recorder.barrier();
         }
         recorder.write_timestamp(0);
@@ -481,11 +489,6 @@ impl Recorder {
 
     /// Ends the recording and hands it to the queue.
     pub fn submit(&mut self) -> Result<Point> {
-        self.submit_after(&[])
-    }
-
-    /// As [`Recorder::submit`], to begin once the submissions `after` are done.
-    pub fn submit_after(&mut self, after: &[Point]) -> Result<Point> {
         if self.host_reads.get() {
             self.barrier_to_host();
         }
@@ -494,7 +497,7 @@ impl Recorder {
         // SAFETY: the command buffer is being recorded, and ends here.
         let ended = unsafe { self.device.raw().end_command_buffer(commands) };
         ended.map_err(|result| self.device.note(failure("ending a command buffer", result)))?;
-        let point = self.device.submit(self.lane, commands, fence, after)?;
+        let point = self.device.submit(self.lane, commands, fence, &self.order)?;
         self.state = State::Submitted(point);
         // Now that the device is at work, so that the caller waits less for it.
         self.device.save_pipelines();
