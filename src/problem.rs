@@ -233,7 +233,13 @@ pub fn output_shape(config: &Conv2dConfig, input: [u64; 4]) -> Result<[u64; 4]> 
         let along = if config.transposed { transposed_size } else { direct_size };
         output[2 + axis] = along(config, axis, input, size)?;
     }
-    for (name, shape) in [("input", input), ("output", output)] {
+    // Zeros take no memory; other paddings do.
+    let padding = |axis: usize| match config.padding_mode {
+        PaddingMode::Zeros => 0,
+        _ => config.padding[axis].iter().sum::<u64>(),
+    };
+    let padded = [n, c, h + padding(0), w + padding(1)];
+    for (name, shape) in [("input", input), ("padded input", padded), ("output", output)] {
         shape
             .iter()
             .try_fold(4u64, |bytes, &size| bytes.checked_mul(size.max(1)))
@@ -334,6 +340,18 @@ mod tests {
         for (input, message) in cases {
             assert_eq!(shape_of(&config, input).unwrap_err().message(), message);
         }
+    }
+
+    #[test]
+    fn padding_that_takes_memory_must_be_addressable() {
+        let (h, w) = (1 << 28, 1 << 27);
+        let padding = [[h - 1, 0], [w - 1, 0]];
+        let config = Conv2dConfig { padding, stride: [h, w], ..Conv2dConfig::new(1 << 10, 1, [1, 1]) };
+        assert_eq!(shape_of(&config, [1, 1 << 10, 1, 1]), Ok([1, 1, 1, 1]), "zeros take none");
+        let config = Conv2dConfig { padding_mode: PaddingMode::Replicate, ..config };
+        let error = shape_of(&config, [1, 1 << 10, 1, 1]).unwrap_err();
+        let message = format!("padded input of shape [1, 1024, {h}, {w}] overflows 64-bit byte sizes");
+        assert_eq!(error.message(), message);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::channels::{Packing, filled};
 use super::reduce::{self, Bias, Sum};
-use super::slices::{Images, Reach, whole};
+use super::slices::{Images, MAX_ELEMENTS, Reach, whole};
 use super::table::{CONV2D_BACKWARD_INPUT, CONV2D_FORWARD};
 use super::tile::{Chosen, Size, Takers, choose};
 use super::{FLAG_ACCUMULATE, Kernel, SPLITS_UNIT};
@@ -127,12 +127,14 @@ impl Way {
         let (result_channels, _) = channels(problem);
         let Way { size, phases, .. } = Way::by_taps(problem);
         let count = problem.stride[0] * problem.stride[1];
+        // Kernels count rows in 32 bits, those of phases beyond the height or width included.
+        let rows = count.checked_mul(result_channels.next_multiple_of(4)).filter(|&rows| rows <= MAX_ELEMENTS)?;
         let taps = |axis: usize, kernel: u64| {
             let (stride, padding) = (problem.stride[axis], problem.padding[axis]);
             (padding.next_multiple_of(stride) - padding + kernel - 1) / stride + 1
         };
         let size = Size {
-            m: count * result_channels.next_multiple_of(4),
+            m: rows,
             runs: taps(0, problem.r) * taps(1, problem.s),
             rounds: 0,
             takers: Takers::SharedByFours,
@@ -313,4 +315,23 @@ pub fn sizes(problem: &Problem, images: &Images) -> Sizes {
         sizes.flags |= FLAG_ACCUMULATE;
     }
     sizes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Conv2dConfig;
+    use crate::problem::PassOptions;
+
+    #[test]
+    fn joint_phases_are_not_offered_for_more_rows_than_kernels_count() {
+        let joint = |stride| {
+            let config = Conv2dConfig { stride, ..Conv2dConfig::new(22324, 1, [1, 1]) };
+            let problem = Problem::new(&config, [1, 22324, 1, 1], Pass::BackwardInput, PassOptions::default());
+            Way::joint_phases(&problem.unwrap()).is_some()
+        };
+        assert!(joint([2, 2]));
+        // Their rows are 4 modulo 2^64.
+        assert!(!joint([429_509_837, 1_923_865]));
+    }
 }

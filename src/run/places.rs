@@ -202,7 +202,8 @@ pub fn bound<'a>(tensor: &DeviceTensor<'a>) -> Result<Bound<'a>> {
 /// The block that an array lies in, and where, if the device reaches it.
 fn pinned(device: &Device, array: &HostArray<'_>) -> Option<(Arc<Block>, u64)> {
     let first = array.contiguous()?;
-    device.pinned().find(first as usize, 4 * array.elements() as u64)
+    let bytes = 4 * array.elements() as u64;
+    device.pinned().find(first as usize, |block, offset| offset + bytes <= block.bytes())
 }
 
 /// Where a tensor lies on the device.

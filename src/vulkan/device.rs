@@ -99,7 +99,7 @@ impl Device {
             upload_memory,
             timestamps: clock(instance, physical, layout.family(Lane::Compute)).filter(|_| timestamps),
             pool: Mutex::new(None),
-            pinned: Pinned::default(),
+            pinned: Pinned::new(),
             recordings: Default::default(),
             abandoned: Mutex::default(),
             counters: AtomicCounters::default(),

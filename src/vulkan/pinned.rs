@@ -147,26 +147,70 @@ impl Imported {
 }
 
 /// The blocks of such memory that a device reaches, by their addresses.
-#[derive(Default)]
-pub struct Pinned {
-    blocks: RwLock<BTreeMap<usize, Weak<Block>>>,
+pub struct Pinned<B = Block> {
+    blocks: RwLock<BTreeMap<usize, Weak<B>>>,
 }
 
-impl Pinned {
+impl<B> Pinned<B> {
+    pub fn new() -> Pinned<B> {
+        Pinned { blocks: RwLock::default() }
+    }
+
     /// Remembers a block, until it is forgotten.
-    pub fn insert(&self, start: usize, block: &Arc<Block>) {
+    pub fn insert(&self, start: usize, block: &Arc<B>) {
         self.blocks.write().unwrap_or_else(PoisonError::into_inner).insert(start, Arc::downgrade(block));
     }
 
+    /// A block calls this when it ends.
     pub fn forget(&self, start: usize) {
         self.blocks.write().unwrap_or_else(PoisonError::into_inner).remove(&start);
     }
 
-    /// The block that these bytes lie in, and where.
-    pub fn find(&self, start: usize, bytes: u64) -> Option<(Arc<Block>, u64)> {
-        let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
-        let (first, block) = blocks.range(..=start).next_back()?;
-        let (block, offset) = (block.upgrade()?, (start - first) as u64);
-        (offset + bytes <= block.bytes()).then_some((block, offset))
+    /// The last block that begins there or before, and how far before, if it reaches so far.
+    pub fn find(&self, start: usize, reaches: impl FnOnce(&B, u64) -> bool) -> Option<(Arc<B>, u64)> {
+        let (block, offset) = {
+            let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
+            let (first, block) = blocks.range(..=start).next_back()?;
+            (block.upgrade()?, (start - first) as u64)
+        };
+        // Without the lock: if another thread lets go of the block meanwhile, it ends here, and is forgotten.
+        reaches(&block, offset).then_some((block, offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// A block that begins at 100.
+    struct Fake(Arc<Pinned<Fake>>);
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            self.0.forget(100);
+        }
+    }
+
+    #[test]
+    fn a_block_may_end_while_it_is_looked_at() {
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            let pinned = Arc::new(Pinned::new());
+            let block = Arc::new(Fake(pinned.clone()));
+            pinned.insert(100, &block);
+            assert!(pinned.find(99, |_, _| true).is_none());
+            assert_eq!(pinned.find(107, |_, offset| offset == 7).map(|(_, offset)| offset), Some(7));
+            // As its owner on another thread might.
+            let let_go = |_: &Fake, _| {
+                drop(block);
+                false
+            };
+            assert!(pinned.find(107, let_go).is_none());
+            assert!(pinned.find(107, |_, _| true).is_none());
+            send.send(()).unwrap();
+        });
+        assert_eq!(receive.recv_timeout(Duration::from_secs(20)), Ok(()), "it waits for its own lock");
     }
 }
