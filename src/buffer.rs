@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub struct Buffer {
     context: Context,
     bytes: u64,
+    /// It was made for arrays of the host's.
+    of_host: bool,
     storage: Storage,
 }
 
@@ -54,7 +56,7 @@ impl Context {
             Backend::Vulkan(device) => Storage::Vulkan(Block::new(device, Home::Device, bytes)?),
             Backend::Cpu(machine) => Storage::Cpu(cpu::Memory::new(&machine.memory, bytes)?),
         };
-        Ok(Buffer { context: self.clone(), bytes, storage })
+        Ok(Buffer { context: self.clone(), bytes, of_host: false, storage })
     }
 }
 
@@ -78,7 +80,7 @@ impl Context {
             }
             Backend::Cpu(machine) => Storage::Cpu(cpu::Memory::new(&machine.memory, bytes)?),
         };
-        Ok(Buffer { context: self.clone(), bytes, storage })
+        Ok(Buffer { context: self.clone(), bytes, of_host: true, storage })
     }
 }
 
@@ -97,8 +99,8 @@ impl Buffer {
     pub fn host_address(&self) -> Result<*mut u8> {
         let start = match &self.storage {
             Storage::Host(block) => block.mapped(),
-            Storage::Cpu(memory) => Some(memory.start()),
-            Storage::Vulkan(_) => None,
+            Storage::Cpu(memory) if self.of_host => Some(memory.start()),
+            Storage::Cpu(_) | Storage::Vulkan(_) => None,
         };
         start.ok_or_else(|| Error::invalid("the buffer is memory of the device, expected one of the host"))
     }
@@ -114,7 +116,7 @@ impl Buffer {
     }
 
     pub(crate) fn is_of_host(&self) -> bool {
-        matches!(self.storage, Storage::Host(_))
+        self.of_host
     }
 
     pub(crate) fn storage(&self) -> &Storage {

@@ -195,9 +195,9 @@ impl Device {
         PoolGuard(self.pool.lock().unwrap_or_else(|poison| poison.into_inner()))
     }
 
-    /// Gives pooled memory back.
+    /// Gives pooled memory back that the GPU is done with.
     pub fn trim(&self) {
-        let completed = self.completed();
+        let completed = self.observed();
         self.pool().trim(self.raw(), &completed);
     }
 
@@ -222,6 +222,18 @@ impl Device {
     /// See [`Queues::needs_barrier`].
     pub(super) fn needs_barrier(&self, lane: Lane, after: &Serials) -> bool {
         self.queues.needs_barrier(lane, after)
+    }
+
+    /// As [`Device::completed`], after asking.
+    pub(super) fn observed(&self) -> Serials {
+        self.queues.observe(self.raw());
+        self.completed()
+    }
+
+    /// Waits for everything that was submitted so far.
+    pub(super) fn drain(&self) -> Result<()> {
+        let drained = self.queues.drain(self.raw());
+        drained.map_err(|result| self.note(failure("waiting for work", result)))
     }
 
     /// Submits to a lane.

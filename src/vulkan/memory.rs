@@ -127,7 +127,7 @@ impl Pool {
     fn create(&mut self, device: &ash::Device, home: Home, class: u64) -> Result<Memory> {
         if home == Home::Host {
             let (import, held) = (self.properties.import.as_ref(), self.usage.host_bytes_held);
-            let imported = Imported::new(device, import, self.buffer_usage(), class, held)?;
+            let imported = Imported::new(device, import, self.buffer_create(class), held)?;
             self.usage.allocations += 1;
             self.usage.host_bytes_held += class;
             let (buffer, address) = (imported.buffer, imported.address);
@@ -143,12 +143,7 @@ impl Pool {
                 ),
             ));
         }
-        let families = &self.properties.families;
-        let mut create = vk::BufferCreateInfo::default().size(class).usage(self.buffer_usage());
-        if families.len() > 1 {
-            // Ranges of one buffer are copied and computed on at the same time.
-            create = create.sharing_mode(vk::SharingMode::CONCURRENT).queue_family_indices(families);
-        }
+        let create = self.buffer_create(class);
         // SAFETY: the device is alive, and so is every structure until its call returns. The buffer is bound to memory
         // that its own requirements asked for, and destroyed if anything fails.
         unsafe {
@@ -201,11 +196,21 @@ impl Pool {
         }
     }
 
-    fn buffer_usage(&self) -> vk::BufferUsageFlags {
-        let usage = vk::BufferUsageFlags::STORAGE_BUFFER
+    fn buffer_create(&self, bytes: u64) -> vk::BufferCreateInfo<'_> {
+        let mut usage = vk::BufferUsageFlags::STORAGE_BUFFER
             | vk::BufferUsageFlags::TRANSFER_SRC
             | vk::BufferUsageFlags::TRANSFER_DST;
-        if self.properties.buffer_addresses { usage | vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS } else { usage }
+        if self.properties.buffer_addresses {
+            usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
+        }
+        let create = vk::BufferCreateInfo::default().size(bytes).usage(usage);
+        let families = &self.properties.families;
+        if families.len() > 1 {
+            // Ranges of one buffer are copied and computed on at the same time.
+            create.sharing_mode(vk::SharingMode::CONCURRENT).queue_family_indices(families)
+        } else {
+            create
+        }
     }
 
     /// Gives back the free blocks that the GPU is done with.
@@ -235,26 +240,42 @@ impl Block {
     /// A block of at least `bytes` bytes, from the pool if it has one. Its contents are whatever they were.
     ///
     /// # Errors
-    /// `OutOfDeviceMemory`, after the pool was trimmed and the request tried again.
+    /// `OutOfDeviceMemory` or `OutOfHostMemory`, after the pool was trimmed, everything under way was waited for, and the
+    /// request was tried again.
     pub fn new(device: &Arc<Device>, home: Home, bytes: u64) -> Result<Block> {
         let class = size_class(bytes);
-        let completed = device.completed();
+        let known = device.pool().take_free(home, class, &device.completed());
+        let memory = known.map_or_else(|| Block::take(device, home, class), Ok)?;
         let mut pool = device.pool();
-        let memory = match pool.take_free(home, class, &completed) {
-            Some(memory) => memory,
-            None => match pool.create(device.raw(), home, class) {
-                Err(error) if matches!(error.status(), Status::OutOfDeviceMemory | Status::OutOfHostMemory) => {
-                    pool.trim(device.raw(), &completed);
-                    pool.create(device.raw(), home, class)?
-                }
-                created => created?,
-            },
-        };
         pool.usage.blocks_in_use += 1;
         if home.is_of_device() {
             pool.usage.bytes_in_use += class;
         }
         Ok(Block { device: device.clone(), memory: Some(memory), home, bytes })
+    }
+
+    /// Memory where no free block is known to serve.
+    fn take(device: &Device, home: Home, class: u64) -> Result<Memory> {
+        let take = |pool: &mut Pool, completed: &Serials| match pool.take_free(home, class, completed) {
+            Some(memory) => Ok(memory),
+            None => pool.create(device.raw(), home, class),
+        };
+        let mut taken = take(&mut device.pool(), &device.observed());
+        // First what is free gives way, then what the GPU still uses.
+        for waits in [false, true] {
+            let exhausted =
+                |error: &Error| matches!(error.status(), Status::OutOfDeviceMemory | Status::OutOfHostMemory);
+            if !taken.as_ref().is_err_and(exhausted) {
+                break;
+            }
+            if waits {
+                device.drain()?;
+            }
+            let (mut pool, completed) = (device.pool(), device.observed());
+            pool.trim(device.raw(), &completed);
+            taken = take(&mut pool, &completed);
+        }
+        taken
     }
 
     /// Bytes asked for.
@@ -352,6 +373,13 @@ fn allocation_failure(doing: &str, error: AllocationError) -> Error {
     match error {
         AllocationError::OutOfMemory => {
             Error::new(Status::OutOfDeviceMemory, format!("device memory is exhausted while {doing}"))
+        }
+        // gpu-allocator passes on the names of other results.
+        AllocationError::Internal(text) if text.contains("ERROR_TOO_MANY_OBJECTS") => {
+            Error::new(Status::OutOfDeviceMemory, format!("the driver has no more allocations while {doing}"))
+        }
+        AllocationError::Internal(text) if text.contains("ERROR_OUT_OF_HOST_MEMORY") => {
+            Error::new(Status::OutOfHostMemory, format!("host memory is exhausted while {doing}"))
         }
         AllocationError::FailedToMap(reason) => {
             Error::new(Status::OutOfHostMemory, format!("mapping failed while {doing}: {reason}"))

@@ -49,17 +49,18 @@ impl Import {
 }
 
 impl Imported {
-    /// `class` bytes, imported if the device can. Of the pool's memory of this kind, `held` bytes are held already.
+    /// Memory for a buffer as `create` has it, imported if the device can. Of the pool's memory of this kind, `held` bytes are
+    /// held already.
     ///
     /// # Errors
     /// `OutOfHostMemory` beyond the share of the machine's memory that this may take, or if there is none.
     pub fn new(
         device: &ash::Device,
         import: Option<&Import>,
-        usage: vk::BufferUsageFlags,
-        class: u64,
+        create: vk::BufferCreateInfo<'_>,
         held: u64,
     ) -> Result<Imported> {
+        let class = create.size;
         let most = os::physical_memory() / SHARE;
         if class > most.saturating_sub(held) {
             return Err(Error::new(
@@ -75,7 +76,7 @@ impl Imported {
             Imported { mapping, buffer: vk::Buffer::null(), address: 0, memory: vk::DeviceMemory::null() };
         // A device that cannot is no error: such an array is copied like any other.
         if let Some(import) = import.filter(|import| (imported.mapping.start() as u64).is_multiple_of(import.alignment))
-            && imported.import(device, import, usage).is_err()
+            && imported.import(device, import, create).is_err()
         {
             imported.forget(device);
         }
@@ -86,12 +87,12 @@ impl Imported {
         &mut self,
         device: &ash::Device,
         import: &Import,
-        usage: vk::BufferUsageFlags,
+        create: vk::BufferCreateInfo<'_>,
     ) -> std::result::Result<(), vk::Result> {
         let kind = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
         let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(kind);
-        let create = vk::BufferCreateInfo::default().size(self.mapping.bytes()).usage(usage).push_next(&mut external);
-        let addressed = usage.contains(vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS);
+        let create = create.size(self.mapping.bytes()).push_next(&mut external);
+        let addressed = create.usage.contains(vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS);
         // SAFETY: the device is alive, and so are the structures until their calls return; the mapping is aligned as the
         // extension asks, and outlives the memory object that is made of it.
         unsafe {

@@ -99,10 +99,9 @@ impl Layout {
         self.places[lane as usize].0
     }
 
-    /// The first lane on the same queue.
-    fn owner(&self, lane: Lane) -> usize {
-        let place = self.places[lane as usize];
-        self.places.iter().position(|other| *other == place).unwrap_or(0)
+    /// The first lane on the same queue as this one.
+    fn owner(&self, lane: usize) -> usize {
+        self.places.iter().position(|other| *other == self.places[lane]).unwrap_or(lane)
     }
 }
 
@@ -203,7 +202,7 @@ impl Queues {
 
     /// Whether a lane needs a barrier to begin after one of its own submissions, since none came in between.
     pub fn needs_barrier(&self, lane: Lane, after: &Serials) -> bool {
-        after[lane as usize] > self.queue(lane).preceded[lane as usize][lane as usize]
+        after[lane as usize] > self.queue(lane as usize).preceded[lane as usize][lane as usize]
     }
 
     /// Submits to a lane, and says which of the lane's it is. Where there are no timelines, the fence says when it is done,
@@ -220,7 +219,7 @@ impl Queues {
         let mut values = [0; LANES];
         let mut count = 0;
         let stages = [vk::PipelineStageFlags::ALL_COMMANDS; LANES];
-        let mut queue = self.queue(lane);
+        let mut queue = self.queue(lane as usize);
         let counter = &self.submitted[lane as usize];
         let serial = counter.load(Ordering::Acquire) + 1;
         let (signals, signal_values, commands) = ([self.timeline(lane)], [serial], [commands]);
@@ -260,8 +259,7 @@ impl Queues {
         unsafe {
             match self.timelines {
                 Some(timelines) => match device.get_semaphore_counter_value(timelines[point.lane as usize])? {
-                    // What some drivers say of a device that was lost, and no submission's serial.
-                    u64::MAX => Err(vk::Result::ERROR_DEVICE_LOST),
+                    LOST => Err(vk::Result::ERROR_DEVICE_LOST),
                     serial => Ok(serial >= point.serial),
                 },
                 None => device.get_fence_status(fence),
@@ -294,7 +292,8 @@ impl Queues {
         }
     }
 
-    fn queue(&self, lane: Lane) -> MutexGuard<'_, Queue> {
+    /// A lane's queue, for one user at a time.
+    fn queue(&self, lane: usize) -> MutexGuard<'_, Queue> {
         self.queues[self.layout.owner(lane)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -307,6 +306,28 @@ impl Queues {
         self.completed[point.lane as usize].fetch_max(point.serial, Ordering::AcqRel);
     }
 
+    /// Asks how far each lane has come: nobody may have waited for what is done. Without timelines there is no telling.
+    pub fn observe(&self, device: &ash::Device) {
+        for (timeline, completed) in self.timelines.iter().flatten().zip(&self.completed) {
+            // SAFETY: the semaphore is this device's.
+            match unsafe { device.get_semaphore_counter_value(*timeline) } {
+                Ok(serial) if serial != LOST => _ = completed.fetch_max(serial, Ordering::AcqRel),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for everything that was submitted so far.
+    pub fn drain(&self, device: &ash::Device) -> std::result::Result<(), vk::Result> {
+        for (at, completed) in self.completed.iter().enumerate() {
+            let queue = self.queue(at);
+            // SAFETY: the lock serialises access to the queue.
+            unsafe { device.queue_wait_idle(queue.raw)? };
+            completed.fetch_max(self.submitted[at].load(Ordering::Acquire), Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
     /// The newest submission of each lane.
     pub fn submitted(&self) -> Serials {
         std::array::from_fn(|lane| self.submitted[lane].load(Ordering::Acquire))
@@ -317,6 +338,9 @@ impl Queues {
         std::array::from_fn(|lane| self.completed[lane].load(Ordering::Acquire))
     }
 }
+
+/// What some drivers say of a timeline when the device was lost, and no submission's serial.
+const LOST: u64 = u64::MAX;
 
 /// Whether work up to `serials` is done when work up to `completed` is.
 pub fn reached(serials: &Serials, completed: &Serials) -> bool {

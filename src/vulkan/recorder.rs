@@ -528,12 +528,14 @@ impl Recorder {
 
     /// Waits until the submission is done.
     pub fn wait(&mut self) -> Result<()> {
-        self.wait_for(Duration::MAX).map(drop)
+        self.wait_awake(POLL)
     }
 
     /// As [`Recorder::wait`], but stays awake for so long first.
     pub fn wait_awake(&mut self, patience: Duration) -> Result<()> {
-        self.wait_with(Duration::MAX, patience).map(drop)
+        // A driver may give up before its time.
+        while !self.wait_with(Duration::MAX, patience)? {}
+        Ok(())
     }
 
     /// Waits until the submission is done, at most so long; says whether it is.

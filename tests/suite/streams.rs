@@ -6,7 +6,9 @@ use crate::common::data::{Data, Kind};
 use crate::common::rigs::{
     Rig, announce, kernel_rigs, minimum_rigs, rigs, streaming_kernel_rigs, streaming_rigs, sweep,
 };
-use grilly::{Accumulate, Backward, Context, Conv2d, Conv2dConfig, DeviceKind, Input, Output, Precision, Weight};
+use grilly::{
+    Accumulate, Backward, Context, Conv2d, Conv2dConfig, DeviceKind, DeviceTensor, Input, Output, Precision, Weight,
+};
 use ndarray::{Array, ArrayD, ArrayView, IxDyn};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -207,6 +209,9 @@ fn host_buffers_outlive_their_context_and_come_from_a_pool() {
         assert_eq!(again.host_address().expect("host memory") as usize, first, "{}: pooled", rig.name);
         assert_eq!(rig.context.stats().allocations, before.allocations, "{}", rig.name);
         assert!(again.write(99_990, &[0; 10]).is_err(), "{}: beyond its end", rig.name);
+        assert!(DeviceTensor::new(&again, 0, &[8]).is_err(), "{}: it is the host's", rig.name);
+        let of_device = rig.context.create_buffer(64).expect("device memory");
+        assert!(of_device.host_address().is_err(), "{}: it is the device's", rig.name);
         drop(rig.context);
         let mut bytes = [0; 4];
         again.read(99_990, &mut bytes).expect("within");

@@ -1,9 +1,9 @@
 //! Calls that are submitted now and waited for later.
 
-use crate::common::rigs::{all_devices, minimum_rigs, rigs};
+use crate::common::rigs::{all_devices, devices_with, minimum_rigs, rigs};
 use grilly::{
-    Accumulate, Backward, Buffer, Context, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output, Status, Ticket,
-    Weight,
+    Accumulate, Backward, Buffer, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceTensor, Forward, Input, Output,
+    Status, Ticket, Weight,
 };
 use ndarray::{ArrayD, IxDyn};
 use std::time::Duration;
@@ -119,6 +119,26 @@ fn buffers_convolution_and_context_may_go_before_the_ticket() {
         drop((conv, y, others, context));
         last.wait(Duration::MAX).expect("the ticket keeps the device");
         last.wait(Duration::ZERO).expect("done");
+    }
+}
+
+#[test]
+fn what_a_call_under_way_may_use_is_no_longer_in_the_way_when_it_is_done() {
+    let desc = ContextDesc { memory_budget: 8 << 20, ..ContextDesc::default() };
+    let minimum = ContextDesc { minimum_limits: true, ..desc.clone() };
+    for rig in devices_with(&desc, "").into_iter().chain(devices_with(&minimum, ", minimum limits")) {
+        let conv = layer(&rig.context);
+        let [x, weight, y] = [&SHAPE, &WEIGHT, &SHAPE].map(|shape| buffer(&rig.context, &numbers(shape, 1)));
+        let ticket = conv.submit_forward(call(&x, &weight, &y)).expect("a call");
+        // Nobody waits for it, and each of these goes after it was submitted.
+        for round in 0..100 {
+            let taken = rig.context.create_buffer_uninitialized(1 << 20);
+            assert!(taken.is_ok(), "{}, round {round}: {:?}", rig.name, taken.err());
+        }
+        ticket.wait(Duration::MAX).expect("done");
+        rig.context.trim().expect("a trim");
+        let stats = rig.context.stats();
+        assert_eq!(stats.bytes_held, stats.bytes_in_use, "{}", rig.name);
     }
 }
 
