@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import threading
+from typing import Any, Callable, Iterator
 
 
 class _Mode(threading.local):
@@ -19,7 +22,8 @@ def is_grad_enabled() -> bool:
 
 
 class no_grad(contextlib.ContextDecorator):
-    """Layers called inside keep no input, and their `backward` raises. For this thread; also a decorator."""
+    """Layers called inside keep no input, and their `backward` raises. For this thread; also a decorator, of a generator
+    function for what it does between its yields."""
 
     def __enter__(self) -> None:
         self._before, _mode.enabled = _mode.enabled, False
@@ -29,3 +33,32 @@ class no_grad(contextlib.ContextDecorator):
 
     def _recreate_cm(self) -> no_grad:
         return no_grad()
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _stepwise(function) if inspect.isgeneratorfunction(function) else super().__call__(function)
+
+
+def _stepwise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A generator function each of whose steps is inside `no_grad()`."""
+
+    @functools.wraps(function)
+    def steps(*arguments: Any, **named: Any) -> Iterator[Any]:
+        generator = function(*arguments, **named)
+        step: Callable[[Any], Any] = generator.send
+        value: Any = None
+        while True:
+            try:
+                with no_grad():
+                    given = step(value)
+            except StopIteration as end:
+                return end.value
+            try:
+                step, value = generator.send, (yield given)
+            except GeneratorExit:
+                with no_grad():
+                    generator.close()
+                raise
+            except BaseException as error:
+                step, value = generator.throw, error
+
+    return steps

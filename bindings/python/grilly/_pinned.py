@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from ctypes import byref, c_void_p
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import Any, Union
 
 import numpy as np
 
 from . import _abi
 from ._errors import OutOfMemoryError
 from ._handle import Handle
-from ._tensor import sizes_of
-
-if TYPE_CHECKING:
-    from ._context import Compute
+from ._tensor import Target, chosen, sizes_of
 
 #: Results of fewer bytes are ordinary arrays: those are made and copied to sooner than a block is fetched.
 _LEAST_BYTES = 128 << 10
@@ -34,9 +31,9 @@ class _Block:
         self.__array_interface__ = {"version": 3, "typestr": "<f4", "shape": shape, "data": (address.value, False)}
 
 
-def host_empty(shape: Union[int, tuple[int, ...]], compute: Optional[Compute] = None) -> np.ndarray:
+def host_empty(shape: Union[int, tuple[int, ...]], compute: Target = None) -> np.ndarray:
     """A float32 ndarray whose values are unspecified until they are written, in memory that the device of `compute`
-    (None: the one that layers share) reaches without a copy on the way; for inputs that are filled again and again.
+    (None or "vulkan": the one that layers share) reaches without a copy on the way; for inputs that are filled again and again.
 
     The memory returns to a pool when the last array that views it is gone, and outlives `Compute.cleanup()` and a
     fork.
@@ -44,10 +41,7 @@ def host_empty(shape: Union[int, tuple[int, ...]], compute: Optional[Compute] = 
     Raises:
         OutOfMemoryError: also beyond a fourth of the machine's memory.
     """
-    if compute is None:
-        from ._context import default_compute
-        compute = default_compute()
-    return np.asarray(_Block(compute._context.value, sizes_of(shape)))
+    return np.asarray(_Block(chosen(compute)._context.value, sizes_of(shape)))
 
 
 def result_array(context: int, shape: tuple[int, ...]) -> np.ndarray:

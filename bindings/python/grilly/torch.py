@@ -57,12 +57,12 @@ class _Convolve(torch.autograd.Function):
 
 
 def _array(tensor: Any, name: str) -> np.ndarray:
-    """The tensor's own memory."""
+    """The tensor's own memory, unless it is a negated view of another's."""
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name} must be Tensor, not {type(tensor).__name__}")
     if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
         raise RuntimeError(f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on cpu")
-    return tensor.detach().numpy()
+    return tensor.detach().resolve_neg().numpy()
 
 
 def conv2d(

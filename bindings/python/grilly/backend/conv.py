@@ -93,6 +93,8 @@ class VulkanConv:
         from an array, which is not ordered with it. On the CPU device the call is done at once.
         """
         _check_tensors(x=x, w=w, b=b)
+        x, w = _array(x, "x"), _array(w, "w")
+        b = None if b is None else _array(b, "b", axes=1)
         operation = self._operation_of(w.shape, stride, padding, dilation, groups, **mode)
         y = empty(self._output_shape(operation, x.shape), x.compute)
         return _submit(_abi.lib.grilly_conv2d_submit_forward, operation, y, x=x, weight=w, bias=b, y=y)
@@ -317,7 +319,7 @@ def _array(value: Any, name: str, axes: int = 4) -> Operand:
 
 def _check_tensors(**operands: Any) -> None:
     for name, operand in operands.items():
-        if operand is not None and not isinstance(operand, Tensor):
+        if operand is not None and not isinstance(as_operand(operand, name), Tensor):
             raise TypeError(f"{name} is a {type(operand).__name__}, expected a Tensor")
 
 

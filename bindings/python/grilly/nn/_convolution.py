@@ -91,6 +91,8 @@ def convolution(
         NotImplementedError: for an input of other dimensions, if there is a padding mode.
         TypeError: for sizes that are no integers.
     """
+    if transposed and isinstance(padding, str):
+        raise TypeError(f"conv_transpose{dims}d(): argument 'padding' must be tuple of ints, not str")
     # What is no integer is refused before anything else, as where PyTorch reads its arguments.
     return _checked(
         dims, x_shape, w_shape, b_shape, integers(stride, dims),

@@ -32,6 +32,8 @@ class _Kept(NamedTuple):
     weight: Saved
     #: The input on its device; None if the weight needs no gradient.
     x: Optional[Saved]
+    #: Whether the bias needs one.
+    bias: bool
 
 
 class _ConvNd(Module):
@@ -103,11 +105,7 @@ class _ConvNd(Module):
         # The memory of what the call before kept serves this one.
         object.__setattr__(self, "_kept", None)
         given = x = as_operand(input)
-        # From where they are registered: `self.weight` looks in every other place first.
-        parameters = self._parameters
-        weight, bias = parameters["weight"].data, parameters["bias"]
-        if bias is not None:
-            bias = bias.data
+        weight, bias = self._values("weight"), self._values("bias")
         conv = known_convolution(
             self._dims, x.shape, weight.shape, None if bias is None else bias.shape,
             self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.transposed, output_padding,
@@ -116,17 +114,31 @@ class _ConvNd(Module):
         kept = None
         if self.training and is_grad_enabled():
             saved = None
-            if self.weight.requires_grad:
+            if self._learns("weight"):
                 x = x if isinstance(x, Tensor) else tensor(x, compute)
                 saved = Saved(conv.images(x))
-            kept = _Kept(conv, compute.conv, Saved(weight), saved)
+            kept = _Kept(conv, compute.conv, Saved(weight), saved, self._learns("bias"))
         y = conv.forward(compute.conv, x, weight, bias, like=given)
         object.__setattr__(self, "_kept", kept)
         return y
 
+    def _values(self, name: str) -> Any:
+        """What a parameter holds, or what was put in its place; None for a bias that is left out."""
+        # From where it is registered: an attribute is looked up in every other place first.
+        parameter = self._parameters.get(name)
+        if parameter is not None:
+            return parameter.data
+        value = getattr(self, name)
+        return None if value is None and name == "bias" else as_operand(value, name)
+
+    def _learns(self, name: str) -> bool:
+        """Whether it is a parameter that needs a gradient."""
+        parameter = self._parameters.get(name)
+        return parameter is not None and parameter.requires_grad
+
     def backward(self, grad_output: Any) -> Operand:
         """The gradient with respect to the latest forward's input, of its shape, a Tensor if `grad_output` is one; adds
-        to `weight.grad` and `bias.grad` where they are required. A weight in host memory must be as it was in that
+        to `weight.grad` and `bias.grad` where they are required, now and in that forward. A weight in host memory must be as it was in that
         forward: update it afterwards.
 
         Raises:
@@ -137,26 +149,23 @@ class _ConvNd(Module):
         kept = self._kept
         if kept is None:
             raise nothing_kept(self)
-        conv, backend, weight, saved = kept
-        x = None if saved is None else saved.get()
-        has_bias = self.bias is not None and self.bias.requires_grad
+        conv, backend, weight, saved, has_bias = kept
+        x = saved.get() if saved is not None and self._learns("weight") else None
+        has_bias = has_bias and self._learns("bias")
         dx, dw, db = conv.backward(backend, as_operand(grad_output, "grad_output"), weight.get(), x, has_bias)
-        for parameter, grad in ((self.weight, dw), (self.bias, db)):
+        for name, grad in (("weight", dw), ("bias", db)):
             if grad is not None:
-                parameter._accumulate(grad)
+                self._parameters[name]._accumulate(grad)
         return dx
 
     def extra_repr(self) -> str:
         """What `repr` shows of the layer: channels, kernel size and stride, and what is not at its default."""
         parts = [str(self.in_channels), str(self.out_channels)]
         parts += [f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
-        options = {
-            "padding": (0,) * self._dims, "dilation": (1,) * self._dims, "output_padding": (0,) * self._dims,
-            "groups": 1,
-        }
-        parts += [
-            f"{name}={getattr(self, name)}" for name, usual in options.items() if getattr(self, name) != usual
-        ]
+        for name, usual in (("padding", 0), ("dilation", 1), ("output_padding", 0), ("groups", 1)):
+            value = getattr(self, name)
+            if value != ((usual,) * len(value) if isinstance(value, tuple) else usual):
+                parts.append(f"{name}={value}")
         if self.bias is None:
             parts.append("bias=False")
         if self.padding_mode != "zeros":
@@ -255,7 +264,7 @@ class _ConvTranspose(_ConvNd):
     def _output_padding(self, x_shape: tuple[int, ...], output_size: Sequence[int]) -> tuple[int, ...]:
         dims = self._dims
         outer = 2 if len(x_shape) == dims + 2 else 1
-        sizes = tuple(output_size)
+        sizes = tuple(map(operator.index, output_size))
         if len(sizes) == outer + dims:
             sizes = sizes[outer:]
         if len(sizes) != dims:

@@ -28,8 +28,7 @@ class Flatten(Module):
             RuntimeError: if they are in the wrong order.
         """
         input = as_operand(input)
-        axes = range(input.ndim)
-        start, end = axes[self.start_dim], axes[self.end_dim]
+        start, end = (_axis(dim, max(input.ndim, 1)) for dim in (self.start_dim, self.end_dim))
         if start > end:
             raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
         self._kept = tuple(input.shape) if self.training and is_grad_enabled() else None
@@ -49,3 +48,9 @@ class Flatten(Module):
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+def _axis(dim: int, axes: int) -> int:
+    if not -axes <= dim < axes:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-axes}, {axes - 1}], but got {dim})")
+    return dim % axes

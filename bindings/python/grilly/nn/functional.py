@@ -93,8 +93,6 @@ def _convolve(
     _check_kinds(input, weight=weight, bias=bias)
     x, w = as_operand(input), as_operand(weight, "weight")
     b = None if bias is None else as_operand(bias, "bias")
-    if transposed and isinstance(padding, str):
-        raise TypeError(f"conv_transpose{dims}d(): argument 'padding' must be tuple of ints, not str")
     conv = convolution(
         dims, x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups,
         transposed=transposed, output_padding=output_padding,

@@ -228,8 +228,9 @@ class Module:
         """Sets `training` here and below. Layers in training mode keep what their `backward` needs."""
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
-        for module in self.modules():
-            module.training = mode
+        self.training = mode
+        for module in self.children():
+            module.train(mode)
         return self
 
     def eval(self: Self) -> Self:
@@ -269,10 +270,10 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        lines = [f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
-        if not lines:
-            return f"{type(self).__name__}({self.extra_repr()})"
-        lines = [self.extra_repr()] * bool(self.extra_repr()) + lines
+        lines = self.extra_repr().splitlines()
+        if len(lines) < 2 and not self._modules:
+            return f"{type(self).__name__}({''.join(lines)})"
+        lines += [f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 
 

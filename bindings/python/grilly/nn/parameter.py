@@ -62,6 +62,10 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         self.requires_grad = requires_grad
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has learned nothing yet, as PyTorch's.
+        return {**self.__dict__, "grad": None}
+
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
         data = np.asarray(self.data)
         array = data if dtype is None else data.astype(dtype, copy=False)

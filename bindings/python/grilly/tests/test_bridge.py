@@ -128,6 +128,16 @@ class TestFunctions:
         y.backward(torch.ones(()).expand(y.shape))
         assert x.grad.shape == x.shape
 
+    def test_negated_views_are_understood(self):
+        x, w = torch.randn(1, 2, 5, 5, dtype=torch.complex64).conj().imag, torch.randn(3, 2, 3, 3)
+        assert x.is_neg()
+        close(grilly.torch.conv2d(x, w), torch.nn.functional.conv2d(x, w), 1e-4, 1e-5)
+
+    def test_transposed_ones_have_no_named_padding(self):
+        for functions in FUNCTIONS:
+            with pytest.raises(TypeError, match="argument 'padding' must be tuple of ints, not str"):
+                functions.conv_transpose2d(torch.ones(1, 2, 5, 5), torch.randn(2, 3, 3, 3), padding="same")
+
     def test_tensors_are_not_copied(self):
         x = torch.randn(2, 3, 6, 6, requires_grad=True)
         assert grilly.torch._array(x, "x").ctypes.data == x.data_ptr()

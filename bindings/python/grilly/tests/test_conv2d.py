@@ -328,6 +328,17 @@ class TestConv2dBackward:
             else:
                 np.testing.assert_allclose(parameter.grad, grads[name], rtol=1e-5, atol=1e-5)
 
+    @pytest.mark.parametrize("name", ["weight", "bias"])
+    def test_a_gradient_must_be_wanted_in_forward_and_in_backward(self, rng, name):
+        conv, x = Conv2d(3, 4, 3), normal(rng, 2, 3, 8, 8)
+        parameter = getattr(conv, name)
+        for in_forward, in_backward in ((True, False), (False, True)):
+            parameter.requires_grad = in_forward
+            y = conv(x)
+            parameter.requires_grad = in_backward
+            conv.backward(y)
+            assert parameter.grad is None, (in_forward, in_backward)
+
     def test_gradients_are_those_of_finite_differences(self, rng):
         conv, x = Conv2d(2, 3, 3, stride=2, padding=1, groups=1), normal(rng, 1, 2, 7, 7)
         y = conv(x)

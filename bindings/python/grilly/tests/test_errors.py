@@ -255,6 +255,35 @@ class TestBackward:
 
         assert not inner() and grilly.is_grad_enabled()
 
+    def test_no_grad_is_around_every_step_of_a_generator_and_nothing_else(self):
+        seen = []
+
+        @no_grad()
+        def steps(first):
+            """Of a generator."""
+            try:
+                got = yield first, grilly.is_grad_enabled()
+                try:
+                    yield got, grilly.is_grad_enabled()
+                except KeyError:
+                    yield "caught", grilly.is_grad_enabled()
+                return "done"
+            finally:
+                seen.append(grilly.is_grad_enabled())
+
+        assert steps.__doc__ == "Of a generator."
+        generator = steps(1)
+        assert next(generator) == (1, False) and grilly.is_grad_enabled()
+        assert generator.send(2) == (2, False) and grilly.is_grad_enabled()
+        assert generator.throw(KeyError()) == ("caught", False)
+        with pytest.raises(StopIteration, match="done"):
+            next(generator)
+        next(generator := steps(3))
+        generator.close()
+        assert seen == [False, False] and grilly.is_grad_enabled()
+        with pytest.raises(ValueError, match="as asked"):
+            next(generator := steps(4)), generator.throw(ValueError("as asked"))
+
 
 class TestCompute:
     def test_cleanup_twice_and_as_a_context_manager(self):

@@ -117,6 +117,18 @@ def test_only_tensors_are_submitted(compute, rng):
     ):
         with pytest.raises(TypeError, match="expected a Tensor"):
             submit()
+    with pytest.raises(TypeError, match="w has type NoneType"):
+        conv.submit_conv2d(tx, None)
+    with pytest.raises(ValueError, match="x has 3 dimensions"):
+        conv.submit_conv2d(tx.reshape(X[0] * X[1], *X[2:]), tw)
+    np.testing.assert_array_equal(conv.submit_conv2d(tx, grilly.nn.Parameter(tw)).wait(), conv.conv2d(tx, tw))
+
+
+def test_host_arrays_are_made_for_a_compute(compute):
+    assert grilly.host_empty(3, "vulkan").shape == grilly.host_empty(3, compute).shape == (3,)
+    for make in (grilly.host_empty, grilly.zeros, grilly.tensor):
+        with pytest.raises(ValueError, match="device is 'cpu', expected 'vulkan' or a grilly.Compute"):
+            make(3, "cpu")
 
 
 def test_a_ticket_outlives_its_compute(compute, rng):

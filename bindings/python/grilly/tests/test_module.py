@@ -70,6 +70,11 @@ class TestParameter:
             twin += 1
             assert isinstance(twin, Parameter) and twin.requires_grad is False and p.data.tolist() == [1, 1]
 
+    def test_copies_have_no_gradient_yet(self):
+        p = Parameter(np.ones(2))
+        p.grad = np.ones(2)
+        assert copy.deepcopy(p).grad is None and pickle.loads(pickle.dumps(p)).grad is None and p.grad is not None
+
     def test_a_name_that_is_nobodys_is_an_attribute_error(self):
         with pytest.raises(AttributeError):
             Parameter(np.ones(2)).nonsense
@@ -139,6 +144,33 @@ class TestModule:
         assert seen == [block.conv1, block.conv2, block]
         with pytest.raises(ValueError, match="training mode is expected to be boolean"):
             block.train("no")
+
+    def test_a_module_may_refuse_to_train(self):
+        class Frozen(Sequential):
+            def train(self, mode=True):
+                return super().train(False)
+
+        model = Sequential(Frozen(ReLU()), ReLU())
+        assert model.train() is model
+        assert [module.training for module in (model, model[0], model[0][0], model[1])] == [True, False, False, True]
+
+    def test_a_layer_computes_with_what_stands_in_its_parameters_places(self, rng):
+        conv, x = Conv2d(2, 3, 3), rng.rand(1, 2, 5, 5)
+        weight = conv.weight.data * 2
+        del conv.weight
+        with pytest.raises(AttributeError, match="weight"):
+            conv(x)
+        conv.weight = weight
+        np.testing.assert_array_equal(conv(x), grilly.nn.functional.conv2d(x, weight, conv.bias))
+        conv.backward(conv(x))
+        assert conv.bias.grad is not None
+        del conv.bias
+        with pytest.raises(AttributeError, match="bias"):
+            conv(x)
+        conv = Conv2d(2, 3, 3)
+        conv.weight = None
+        with pytest.raises(TypeError, match="weight has type NoneType"):
+            conv(x)
 
     def test_zero_grad_and_requires_grad(self, rng):
         block = Block()
@@ -215,6 +247,7 @@ class TestModule:
         assert repr(Conv2d(4, 8, (3, 5), (2, 1), (1, 2), 2, 2, False)) == (
             "Conv2d(4, 8, kernel_size=(3, 5), stride=(2, 1), padding=(1, 2), dilation=(2, 2), groups=2, bias=False)"
         )
+        assert repr(Conv2d(1, 2, 3, padding=[0], dilation=[1])) == "Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1))"
         assert repr(Conv1d(1, 2, 3, padding="same")) == "Conv1d(1, 2, kernel_size=(3,), stride=(1,), padding=same)"
         assert repr(Block()) == (
             "Block(\n"
@@ -222,6 +255,13 @@ class TestModule:
             "  (conv2): Conv2d(3, 2, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)\n"
             ")"
         )
+
+    def test_several_lines_of_an_extra_repr_are_set_in(self):
+        class Two(Module):
+            def extra_repr(self):
+                return "one\ntwo"
+
+        assert repr(Sequential(Two())) == "Sequential(\n  (0): Two(\n    one\n    two\n  )\n)"
 
     def test_attributes_are_pytorchs(self):
         conv = Conv1d(2, 4, 3, padding="same", groups=2)
@@ -353,6 +393,10 @@ class TestContainers:
         np.testing.assert_array_equal(flatten.backward(flatten(x)), x)
         with pytest.raises(RuntimeError, match="start_dim cannot come after end_dim"):
             Flatten(2, 1)(x)
+        assert Flatten(0)(np.float32(3)).shape == (1,)
+        text = r"Dimension out of range \(expected to be in range of \[-4, 3\], but got 5\)"
+        with pytest.raises(IndexError, match=text):
+            Flatten(5)(x)
 
     @pytest.mark.parametrize("layer", [ReLU(), Flatten(0), Sequential()], ids=repr)
     def test_backward_needs_a_forward_that_kept_something(self, layer):

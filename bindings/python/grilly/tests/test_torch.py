@@ -310,7 +310,7 @@ def test_forwards_end_as_pytorchs_do(layer: str, options: dict[str, Any], x: np.
 
 
 @pytest.mark.parametrize("size", [
-    (30, 30), (18, 17), (16, 17), (2, 6, 18, 17), (18,), (6, 18, 18), (1, 2, 6, 17, 17), [],
+    (30, 30), (18.0, 18.0), (18, 17), (16, 17), (2, 6, 18, 17), (18,), (6, 18, 18), (1, 2, 6, 17, 17), [],
 ])
 @pytest.mark.parametrize("x", [X, X[0]], ids=["batch", "image"])
 def test_output_sizes_end_as_pytorchs_do(x: np.ndarray, size: Any) -> None:
