@@ -1,7 +1,9 @@
 //! The CPU device's memory: what a thread works in is bounded, and calls allocate nothing once it is there.
 
 use grilly::ffi::{context::*, conv2d::*, types::*};
-use grilly::{Backward, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, Forward, Input, Output, Weight};
+use grilly::{
+    Backward, Context, ContextDesc, Conv2d, Conv2dConfig, DeviceChoice, Forward, Input, Output, Status, Weight,
+};
 use ndarray::{ArrayD, IxDyn};
 use serde::Deserialize;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -10,8 +12,10 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The system's allocator, counting for the whole process.
+/// The system's allocator, counting for the whole process, and without memory for more than [`LARGEST`] bytes at once.
 struct Counting;
+
+static LARGEST: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 static LIVE: AtomicIsize = AtomicIsize::new(0);
@@ -28,6 +32,9 @@ fn count(bytes: isize) {
 // SAFETY: it is the system's, which keeps an allocator's promises.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > LARGEST.load(Relaxed) {
+            return null_mut();
+        }
         count(layout.size() as isize);
         // SAFETY: passed on.
         unsafe { System.alloc(layout) }
@@ -175,6 +182,33 @@ fn a_thread_works_in_16_mib_at_most_whichever_way_it_goes() {
 }
 
 /// A tensor of the C ABI over an array.
+#[test]
+fn memory_that_there_is_none_of_is_an_error() {
+    let _alone = alone();
+    let context = Context::new(&ContextDesc { device: DeviceChoice::Cpu, ..ContextDesc::default() }).expect("a CPU");
+    let conv = Conv2d::new(&context, Conv2dConfig::new(200_000, 1, [3, 3])).expect("legal");
+    let (x, mut y) = (ArrayD::<f32>::ones(IxDyn(&[1, 200_000, 3, 3])), ArrayD::<f32>::zeros(IxDyn(&[1, 1, 1, 1])));
+    let weight = ArrayD::<f32>::ones(IxDyn(&[1, 200_000, 3, 3]));
+    let mut forward = || {
+        conv.forward(Forward {
+            x: Input::Host(x.view()),
+            weight: Weight::Raw(Input::Host(weight.view())),
+            bias: None,
+            y: Output::Host(y.view_mut()),
+        })
+    };
+    for power in 16..27 {
+        LARGEST.store(1 << power, Relaxed);
+        let outcome = forward();
+        LARGEST.store(usize::MAX, Relaxed);
+        let status = outcome.map_err(|error| error.status());
+        assert!(matches!(status, Ok(()) | Err(Status::OutOfHostMemory)), "2^{power} bytes: {status:?}");
+        context.trim().expect("a trim");
+    }
+    forward().expect("there is memory again");
+    assert_eq!(y[[0, 0, 0, 0]], 1.8e6);
+}
+
 fn c_tensor(array: &mut ArrayD<f32>) -> grilly_tensor {
     let mut shape = [1i64; 4];
     let mut strides = [1i64; 4];

@@ -16,7 +16,7 @@ use super::panel::{Kernel, Panel, TURNED, transpose};
 use super::parallel::{Shared, for_each};
 use super::region::{Layout, Line, Region};
 use super::weights::Weights;
-use super::workspace::Workspace;
+use super::workspace::{Workspace, list, no_room};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -76,7 +76,7 @@ impl Cut {
         let regions = worthwhile.clamp(1, ITEMS).div_ceil(panels);
         let mut pixels = gather.pixels().div_ceil(regions).clamp(MIN_PIXELS, PIXELS);
         let mut layout = Layout::new(gather, pixels);
-        while channels * layout.most_channel > MAX_PATCH && pixels > MIN_PIXELS {
+        while channels.saturating_mul(layout.most_channel) > MAX_PATCH && pixels > MIN_PIXELS {
             pixels = (pixels / 2).max(MIN_PIXELS);
             layout = Layout::new(gather, pixels);
         }
@@ -124,12 +124,15 @@ pub(super) fn correlate(
     let terms = gather.depth();
     let mut call = machine.threads.lease();
     let call = &mut *call;
-    gather.terms(0, terms, &mut call.terms);
-    call.rows.clear();
-    for block in cut.blocks(gather) {
-        let (channels, taps) = (block.channels.len(), block.taps.len());
-        call.rows.extend((0..channels).flat_map(|channel| (0..taps).map(move |tap| tap * channels + channel)));
+    if cut.layout.most_channel == usize::MAX {
+        return Err(no_room::<f32>(usize::MAX));
     }
+    gather.terms(0, terms, &mut call.terms)?;
+    let rows = cut.blocks(gather).flat_map(|block| {
+        let (channels, taps) = (block.channels.len(), block.taps.len());
+        (0..channels).flat_map(move |channel| (0..taps).map(move |tap| tap * channels + channel))
+    });
+    list(&mut call.rows, terms, rows)?;
     let weights = Weights { gather, weight, terms: &call.terms, rows: &call.rows, panel: cut.panel };
     // A panel alone may be more than is packed at once; then each item packs what it reads.
     let shared = terms * cut.panel.width <= MAX_PACKED;
@@ -199,7 +202,7 @@ impl Job<'_> {
         let region = cut.layout.region(gather, region, high, &mut own.begins, &mut own.bounds);
         let pixels = own.begins.len();
         let sums = own.sums.room(panels.len() * pixels * width + TURNED * width)?;
-        let totals = own.totals.room(if cut.chains.totals { sums.len() } else { 0 })?;
+        let totals = own.totals.room(if cut.chains.a_total.is_some() { sums.len() } else { 0 })?;
         totals.fill(0.0);
 
         let mut joined = 0;
@@ -208,7 +211,7 @@ impl Job<'_> {
             region.fill(gather, group, &block, self.src, &mut own.b)?;
             region.offsets(gather, &block, &mut own.rows);
             Bounds::spans(&own.bounds, gather, &block, cut.chains.length, &mut own.stretches, &mut own.spans);
-            if cut.chains.totals && joined + cut.chains.a_pass > Chains::A_TOTAL {
+            if cut.chains.a_total.is_some_and(|most| joined + cut.chains.a_pass > most) {
                 carry(sums, totals);
                 joined = 0;
             }
@@ -236,12 +239,12 @@ impl Job<'_> {
                 let lanes = width.min((gather.outputs - panel * width).next_power_of_two());
                 let whole = &mut sums[i * pixels * width..][..(pixels + TURNED) * width];
                 cut.panel.run(&kernel, lanes, &mut whole[..pixels * width]);
-                if last == terms && !cut.chains.totals {
+                if last == terms && cut.chains.a_total.is_none() {
                     self.store(&region, group, panel, whole);
                 }
             }
         }
-        if cut.chains.totals {
+        if cut.chains.a_total.is_some() {
             carry(sums, totals);
             for (i, panel) in panels.enumerate() {
                 self.store(&region, group, panel, &totals[i * pixels * width..][..(pixels + TURNED) * width]);

@@ -59,14 +59,14 @@ pub(super) fn correlate(
     let offsets = &call.rows[..gather.depth()];
     let bands = gather.grid[0].div_ceil(patch.band);
     let pieces = gather.batch * gather.groups * bands;
-    gather.terms(0, gather.depth(), &mut call.terms);
+    gather.terms(0, gather.depth(), &mut call.terms)?;
     let terms = &call.terms[..];
 
     // Rows of a dense grid can be computed as one line; the few sums between them are dropped.
     let flat = patch.is_flat(gather) && patch.pitch - pixels < MAX_LANES;
     let lane_pixels = if flat { (patch.band - 1) * patch.pitch + pixels } else { pixels };
     let pitch = lane_pixels.next_multiple_of(MAX_LANES);
-    let depth = Chains::new(terms.len(), 1, terms.len(), true).length;
+    let depth = Chains::new(terms.len(), 1, terms.len(), true).length.min(Chains::LONGEST);
     let kernels = kernels(machine.isa);
     let weights = call.a.room(gather.groups * outputs * terms.len())?;
     pack(gather, weight, terms, kernels.len(), weights);

@@ -5,6 +5,8 @@
 //! modulo the stride; the pixels of one class meet the same taps, so each class is a `Gather` with only those, and
 //! pixels of a class without taps have gradient zero.
 
+use super::workspace::list;
+use crate::error::Result;
 use crate::problem::Problem;
 use std::ops::Range;
 
@@ -217,16 +219,19 @@ impl Gather {
     }
 
     /// Lists terms `first..last` of the reduction.
-    pub(super) fn terms(&self, first: usize, last: usize, list: &mut Vec<Term>) {
-        list.clear();
-        list.extend(self.places(first, last).map(|[channel, row, column]| {
+    ///
+    /// # Errors
+    /// `OutOfHostMemory`.
+    pub(super) fn terms(&self, first: usize, last: usize, terms: &mut Vec<Term>) -> Result<()> {
+        let listed = self.places(first, last).map(|[channel, row, column]| {
             let (row, column) = (self.taps[0].get(row), self.taps[1].get(column));
             Term {
                 plane: channel * self.src[0] * self.src[1],
                 shift: [row.shift, column.shift],
                 weight: channel * self.weight_channel + row.kernel * self.weight_row + column.kernel,
             }
-        }));
+        });
+        list(terms, last - first, listed)
     }
 
     /// Cuts pixels `first..last` of the batch into runs that cross neither a grid row nor a multiple of `width`.

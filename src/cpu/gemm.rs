@@ -75,10 +75,11 @@ impl Engine {
     pub(super) fn multiply(&self, a: &[f32], b: Panels<'_>, c: &mut [f32]) {
         let (a_panel, tile) = (self.mr * b.rows.len(), self.mr * self.nr);
         let rows = a.len() / a_panel;
-        let reach = b.rows.iter().max().map_or(0, |last| last + self.nr);
+        let reach = b.rows.iter().max().map_or(0, |last| last.saturating_add(self.nr));
         let begin = b.begins.iter().max().copied().unwrap_or(0);
         assert!(c.len() == rows * b.begins.len() * tile, "the sums do not fit their panels");
-        assert!(begin + reach <= b.values.len(), "the panels reach beyond their values");
+        let end = begin.checked_add(reach);
+        assert!(end.is_some_and(|end| end <= b.values.len()), "the panels reach beyond their values");
         let chunk = (A_IN_L2 / (4 * a_panel)).max(1);
         for first in (0..rows).step_by(chunk) {
             let last = rows.min(first + chunk);

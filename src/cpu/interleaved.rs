@@ -14,6 +14,8 @@ pub(super) const BLOCKS_TOGETHER: usize = 4;
 /// Columns of whole panels for each channel, beyond which packing every filter element costs less than the sums that
 /// nobody uses.
 const MOST_COLUMNS: f64 = 1.16;
+/// Positions of a window and a step, beyond which too much is laid out that nobody reads.
+const MOST_SPAN: usize = 1 << 16;
 /// Channels that are brought side by side at once: a cache line. Panels are whole multiples of it.
 const LANES: usize = 16;
 
@@ -42,7 +44,9 @@ impl Interleaved {
         let columns = gather.channels.next_multiple_of(nr);
         let fast = columns as f64 <= MOST_COLUMNS * gather.channels as f64;
         let panel = gather.window() * nr;
-        let fits = panel <= most_columns && nr.is_multiple_of(LANES);
+        let span = |[first, last]: [isize; 2], step: usize| (last - first) as usize + step;
+        let apart = span(reach[0], gather.step[0]).saturating_mul(span(reach[1], gather.step[1])) > MOST_SPAN;
+        let fits = panel <= most_columns && nr.is_multiple_of(LANES) && !apart;
         (fits && machine.takes(Way::Interleaved, fast)).then_some(Interleaved { isa: machine.isa, nr, reach })
     }
 

@@ -50,7 +50,11 @@ pub(super) fn correlate(
     let pass = even(channels, MAX_PASS);
     let more = matches!(start, Start::Old) || !machine.isa.fuses();
     let chains = Chains::new(channels, channels.div_ceil(pass), pass, more);
-    if !gather.is_pointwise() || !machine.takes(Way::Pointwise, true) || chains.totals || channels > MAX_PACKED {
+    if !gather.is_pointwise()
+        || !machine.takes(Way::Pointwise, true)
+        || chains.a_total.is_some()
+        || channels > MAX_PACKED
+    {
         return Ok(false);
     }
     if pixels == 0 {
@@ -67,7 +71,7 @@ pub(super) fn correlate(
     let turn = even(gather.outputs, (MAX_PACKED / channels).max(1)).next_multiple_of(tiles.height);
     let mut call = machine.threads.lease();
     let call = &mut *call;
-    gather.terms(0, channels, &mut call.terms);
+    gather.terms(0, channels, &mut call.terms)?;
     let dst = Shared::new(dst);
     for group in 0..gather.groups {
         for first in (0..gather.outputs).step_by(turn) {

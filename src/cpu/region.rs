@@ -59,7 +59,7 @@ struct Patch {
     step: usize,
     height: usize,
     rows: usize,
-    /// Elements of a row.
+    /// Elements of a row, of an image, and of a channel: the last `usize::MAX` if it is too much to be counted.
     pitch: usize,
     image: usize,
     channel: usize,
@@ -72,9 +72,10 @@ impl Patch {
         let step = gather.step[0].min(height);
         let rows = (rows - 1) * step + height;
         let pitch = (columns - 1) * gather.step[1] + (right - left) as usize + 1;
-        let image = rows * pitch;
+        // A window that is dilated far enough reads less than can be counted of what it spans.
+        let image = rows.saturating_mul(pitch);
         // Channels an odd number of cache lines apart do not push each other out of the cache.
-        let channel = ((images * image).div_ceil(LINE) | 1) * LINE;
+        let channel = (images.saturating_mul(image).div_ceil(LINE) | 1).saturating_mul(LINE);
         Patch { first: [top, left], step, height, rows, pitch, image, channel }
     }
 

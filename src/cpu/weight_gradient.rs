@@ -72,7 +72,7 @@ pub(super) fn dense(
                 &mut own.totals,
             )?;
             if interleaved.is_none() {
-                gather.terms(first_unit, last_unit, &mut own.terms);
+                gather.terms(first_unit, last_unit, &mut own.terms)?;
             }
             let last_block = blocks.min((part + 1) * part_blocks);
             for block in part * part_blocks..last_block {

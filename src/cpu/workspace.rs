@@ -75,13 +75,27 @@ impl DerefMut for Floats {
 /// `OutOfHostMemory`.
 pub(super) fn room<T: Clone + Default>(vec: &mut Vec<T>, len: usize) -> Result<&mut [T]> {
     if vec.len() < len {
-        vec.try_reserve_exact(len - vec.len()).map_err(|_| {
-            let bytes = len.saturating_mul(size_of::<T>());
-            Error::new(Status::OutOfHostMemory, format!("the CPU device could not allocate {bytes} bytes of workspace"))
-        })?;
+        vec.try_reserve_exact(len - vec.len()).map_err(|_| no_room::<T>(len))?;
         vec.resize(len, T::default());
     }
     Ok(&mut vec[..len])
+}
+
+/// Lists `items`, of which there are `len`.
+///
+/// # Errors
+/// `OutOfHostMemory`.
+pub(super) fn list<T>(vec: &mut Vec<T>, len: usize, items: impl Iterator<Item = T>) -> Result<()> {
+    vec.clear();
+    vec.try_reserve_exact(len).map_err(|_| no_room::<T>(len))?;
+    vec.extend(items);
+    Ok(())
+}
+
+/// There is no memory for so many elements.
+pub(super) fn no_room<T>(len: usize) -> Error {
+    let bytes = len.saturating_mul(size_of::<T>());
+    Error::new(Status::OutOfHostMemory, format!("the CPU device could not allocate {bytes} bytes of workspace"))
 }
 
 /// A workspace that goes back when this ends.

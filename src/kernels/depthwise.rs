@@ -29,9 +29,11 @@ pub fn plan(problem: &Problem, limits: &Limits, plan: &mut Plan) -> Result<()> {
     let kernel = if forward { &DEPTHWISE_FORWARD } else { &DEPTHWISE_BACKWARD_INPUT };
     let (channels, height, width) =
         if forward { (problem.k, problem.p, problem.q) } else { (problem.c, problem.h, problem.w) };
-    let terms = problem.taps() * problem.outputs_per_group();
-    // A round a term, one a kernel row, and one an output channel.
-    if terms.saturating_mul(3) > limits.loop_iterations {
+    let outputs = if forward { 1 } else { problem.outputs_per_group() };
+    let terms = problem.taps() * outputs;
+    // Loops over kernel columns in one over kernel rows in one over output channels, whose exits count as rounds.
+    let rounds = outputs.saturating_mul(problem.r.saturating_mul(problem.s + 2).saturating_add(3));
+    if rounds > limits.loop_iterations {
         return Err(Error::unsupported(format!(
             "a sum of {terms} terms is too long for this device's loops, which end after {} rounds",
             limits.loop_iterations

@@ -54,9 +54,9 @@ fn mode(mode: PaddingMode) -> u32 {
 /// The element at a corner has the most copies.
 fn check_loops(problem: &Problem, limits: &Limits) -> Result<()> {
     let copies = |axis: usize| 1 + problem.padding[axis] + problem.padding_end[axis];
-    // A round for each copy, and one for each row of them. In the other modes there are at most nine.
+    // A round for each copy, and two for each row of them. In the other modes there are at most nine.
     if problem.padding_mode == PaddingMode::Replicate
-        && copies(0).saturating_mul(copies(1) + 1) > limits.loop_iterations
+        && copies(0).saturating_mul(copies(1) + 2) > limits.loop_iterations
     {
         return Err(Error::unsupported(format!(
             "the gradient of a corner sums {} copies, too many for this device's loops, which end after {} rounds",

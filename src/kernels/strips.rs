@@ -32,6 +32,11 @@ const EFFICIENCY: f64 = 0.2;
 const PAIRS_EFFICIENCY: f64 = 0.1;
 /// A software driver reads vectors thread by thread.
 const EFFICIENCY_SOFTWARE: f64 = 0.01;
+/// Products that `shaders/lib/strips_results.glsl` chains before it adds them to a total.
+const CHAIN: u64 = 64;
+/// Chains that may meet in one total: K products in chains of up to 64 grant 8·√K roundings to each, and √2048 of them
+/// keep the Frobenius error below 1e-6.
+const MOST_CHAINS: u64 = 2048;
 /// Columns of the source that are read before and after a strip's own.
 const MARGIN: u64 = 4;
 
@@ -149,9 +154,11 @@ fn window(problem: &Problem, limits: &Limits) -> Option<Window> {
         (problem.padding[1], (problem.s - 1).saturating_sub(problem.padding[1] + stride - 1))
     };
     let margin = if backward_input { MARGIN * stride } else { MARGIN };
-    // A loop over the source's channels within one over its chains of them.
-    let rounds = 2 * sources(problem);
+    let chains = sources(problem).div_ceil((CHAIN / problem.taps()).max(1));
+    // A loop over a chain's source channels within one over the chains, whose exits count as rounds.
+    let rounds = sources(problem) + 2 * chains;
     let fits = problem.dilation == [1, 1]
+        && (chains <= MOST_CHAINS || problem.pass == Pass::BackwardWeight)
         && before <= margin
         && after <= margin
         && rounds <= limits.loop_iterations

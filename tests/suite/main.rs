@@ -9,6 +9,7 @@ mod cpu_ways;
 mod elementwise;
 mod errors;
 mod large;
+mod long_sums;
 mod memory;
 mod pipeline_cache;
 mod plans;
