@@ -73,6 +73,9 @@ void check_reshape(const Context &context) {
     CHECK(after.submits == before.submits && after.download_bytes == before.download_bytes, "reshape moved values");
     CHECK(tensor.to_host().data == values.data, "reshape changed values");
     check_throws("reshape to 20", "as many elements", [&] { (void)std::move(tensor).reshape({4, 5}); });
+    DeviceTensor elsewhere = std::move(tensor);
+    check_throws("reshape of nothing", "owns no memory", [&] { (void)std::move(tensor).reshape({4, 6}); });
+    tensor = std::move(elsewhere);
     check_throws("reshape to rank 5", "1 to 4 sizes", [&] { (void)std::move(tensor).reshape({4, 6, 1, 1, 1}); });
     CHECK(tensor && tensor.to_host().data == values.data, "a refused reshape lost the tensor");
     group("reshape keeps the memory", 1);
@@ -248,6 +251,9 @@ void check_layer_usage(const Context &context, const Context &other) {
     check_throws("another context", "another context", [&] { layer(DeviceTensor(other, Shape{2, 3, 8, 8})); });
     const DeviceTensor y = layer(x);
     check_throws("dy of another rank", "rank", [&] { layer.backward(DeviceTensor(context, Shape{8, 8, 8})); });
+    DeviceTensor weight = std::move(layer.weight);
+    check_throws("no weight", "weight", [&] { layer.backward(y); });
+    layer.weight = std::move(weight);
 
     layer.training = false;
     const DeviceTensor small(context, Shape{1, 3, 4, 4});

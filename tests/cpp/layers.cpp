@@ -139,6 +139,24 @@ void check_usage(const grilly::Context &context) {
     CHECK(std::equal(one.data.begin(), one.data.end(), y.data.begin()), "one image differs");
     CHECK(conv.backward(one).shape == (grilly::Shape{3, 8, 8}), "one image's gradient has another shape");
 
+    // A gradient that was moved out begins anew.
+    const grilly::Array taken = std::move(conv.weight_grad), taken_bias = std::move(conv.bias_grad);
+    conv.zero_grad();
+    conv.forward(x);
+    conv.backward(y);
+    const grilly::Array once = conv.weight_grad;
+    CHECK(once.data.size() == taken.data.size() && !taken_bias.data.empty(), "a gradient did not begin anew");
+    conv.zero_grad();
+    conv.backward(y);
+    CHECK(conv.weight_grad.data == once.data, "a gradient that began anew is another");
+
+    // Sizes of another rank are not sizes of images.
+    for (const grilly::Shape &shape : {grilly::Shape{3, 8, 8}, grilly::Shape{1, 3, 8, 8, 2}, grilly::Shape()}) {
+        check_throws("output_shape", "[N, C, H, W]", [&] { (void)conv.op().output_shape(shape); });
+        check_throws("memory", "[N, C, H, W]", [&] { (void)conv.op().memory(shape); });
+        check_throws("plan", "[N, C, H, W]", [&] { (void)conv.op().plan(GRILLY_PASS_FORWARD, shape); });
+    }
+
     // Out of training nothing is kept: the latest input in training counts.
     conv.forward(x);
     conv.training = false;

@@ -108,11 +108,13 @@ public:
     /// `[N, K, P, Q]` for an input of shape `[N, C, H, W]`.
     Result<Shape> try_output_shape(const Shape &input) const {
         Shape output{0, 0, 0, 0};
+        if (input.rank != 4) return refuse<Shape>();
         const grilly_status status = grilly_conv2d_output_shape(get(), input.sizes.data(), output.sizes.data());
         return Result<Shape>(status, output);
     }
     /// Bytes of the tensors, and of the scratch memory on this device.
     Result<grilly_memory> try_memory(const Shape &input) const {
+        if (input.rank != 4) return refuse<grilly_memory>();
         return detail::fill(grilly_memory_init, [&](grilly_memory *out) {
             return grilly_conv2d_memory(get(), input.sizes.data(), out);
         });
@@ -152,6 +154,7 @@ public:
     }
     /// `pass` is a `GRILLY_PASS_*`; `flags` are of `GRILLY_ACCUMULATE_*`, `GRILLY_WITH_BIAS`, `GRILLY_WITH_WEIGHTS`.
     Result<Plan> try_plan(std::int32_t pass, const Shape &input, std::uint32_t flags = 0) const {
+        if (input.rank != 4) return refuse<Plan>(nullptr);
         return detail::make<Plan>([&](grilly_plan **out) {
             return grilly_conv2d_plan(get(), pass, input.sizes.data(), flags, out);
         });
@@ -173,6 +176,13 @@ public:
         return try_plan(pass, input, flags).value();
     }
 #endif
+
+private:
+    /// Of shapes that are not of images in a batch.
+    template <class T, class... Arguments>
+    static Result<T> refuse(Arguments... arguments) {
+        return Result<T>(GRILLY_ERROR_INVALID_ARGUMENT, T(arguments...), "input: expected [N, C, H, W]");
+    }
 };
 
 }  // namespace grilly

@@ -85,6 +85,7 @@ public:
     }
     /// Moves the memory into a tensor of another shape with as many elements; if they differ, it stays here.
     Result<DeviceTensor> try_reshape(const Shape &shape) && {
+        if (!buffer_) return refuse("the tensor owns no memory");
         if (!legal(shape)) return refuse(SHAPES);
         if (shape.elements() != shape_.elements()) return refuse("shape: expected as many elements as the tensor has");
         return Result<DeviceTensor>(GRILLY_OK, DeviceTensor(context_, std::move(buffer_), shape));

@@ -117,6 +117,9 @@ inline grilly_status zero(Array &x) {
     return GRILLY_OK;
 }
 inline grilly_status zero(DeviceTensor &x) { return x ? x.try_zero_() : GRILLY_OK; }
+/// Whether it holds nothing: it is a default one, or was moved from.
+inline bool is_empty(const Array &x) { return x.data.empty() && (x.shape.rank == 0 || x.shape.elements() != 0); }
+inline bool is_empty(const DeviceTensor &x) { return !x; }
 inline const Shape &shape_of(const Array &x) { return x.shape; }
 inline const Shape &shape_of(const DeviceTensor &x) { return x.shape(); }
 inline ConstTensor view(const Array &x, const Shape &shape) { return {x.data, shape}; }
@@ -316,9 +319,9 @@ private:
         return Result<T>(status, std::move(*y));
     }
 
-    /// Zeros of the parameter's shape, if there is no gradient yet.
+    /// Zeros of the parameter's shape, if there is no gradient yet. Of a parameter that holds nothing, the call says so.
     static grilly_status try_start_grad(const T &parameter, T &grad) {
-        if (rank(grad) != 0) return GRILLY_OK;
+        if (!detail::is_empty(grad) || detail::is_empty(parameter)) return GRILLY_OK;
         auto zeros = detail::like(parameter, detail::shape_of(parameter));
         const grilly_status status = zeros ? detail::zero(*zeros) : zeros.status();
         if (status == GRILLY_OK) grad = std::move(*zeros);
