@@ -2,6 +2,7 @@
 
 use crate::config::{Conv2dConfig, PaddingMode};
 use crate::context::{Backend, Context};
+use crate::cpu;
 use crate::error::{Error, Result};
 use crate::problem::{Pass, PassOptions, Problem, output_shape};
 use crate::run;
@@ -150,7 +151,7 @@ impl Conv2d {
             let problem = self.problem(input, pass, PassOptions { bias: true, ..PassOptions::default() })?;
             match self.context.backend() {
                 Backend::Vulkan(device) => Ok(self.context.plan(device, &problem, false)?.plan.workspace),
-                Backend::Cpu(_) => Ok(0),
+                Backend::Cpu(_) => Ok(cpu::workspace_bytes(&problem)),
             }
         };
         Ok(MemorySizes {

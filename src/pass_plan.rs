@@ -2,6 +2,7 @@
 
 use crate::context::{Backend, Context, Ready};
 use crate::conv2d::{Backward, Conv2d, Forward};
+use crate::cpu;
 use crate::error::{Error, Result};
 use crate::problem::{Pass, PassOptions, Problem};
 use crate::run;
@@ -66,7 +67,7 @@ impl PassPlan {
     pub fn workspace_bytes(&self) -> u64 {
         match &*self.planned {
             Planned::Vulkan { ready, .. } => ready.plan.workspace,
-            Planned::Cpu => 0,
+            Planned::Cpu => cpu::workspace_bytes(&self.problem),
         }
     }
 

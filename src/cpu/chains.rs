@@ -28,11 +28,11 @@ impl Chains {
         let budget = 8.0 * (terms as f64).sqrt();
         let fits = |chains: &Chains| (chains.roundings(passes) + usize::from(more)) as f64 <= budget;
         let chains = |a_pass: usize, a_total| Chains { length: pass.div_ceil(a_pass).max(1), a_pass, a_total };
-        // Passes of few terms are many additions to one total, whatever their chains: those of layers with huge patches.
         let as_needed = |a_pass: usize| {
             let joined = passes * a_pass;
             chains(a_pass, (joined > Chains::A_TOTAL).then_some(Chains::A_TOTAL.max(a_pass)))
         };
+        // Passes of few terms are many additions to one total, whatever their chains: those of layers with huge patches.
         let in_three = |a_pass: usize| {
             let even = (passes * a_pass).isqrt().clamp(1, Chains::A_TOTAL).max(a_pass);
             chains(a_pass, Some(even))

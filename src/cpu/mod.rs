@@ -96,6 +96,11 @@ impl Machine {
     }
 }
 
+/// Bytes of the pool's memory that a pass takes beside its tensors: for the padded input, or its gradient.
+pub fn workspace_bytes(problem: &Problem) -> u64 {
+    problem.padded().map_or(0, |padded| 4 * padded.input_elements())
+}
+
 /// What a forward pass makes of `x`: `y`, with the bias or added to what it held.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::common::call::forward;
 use crate::common::rigs::{devices_with, rigs};
-use grilly::{ContextDesc, Conv2d, Conv2dConfig, DeviceKind, Input, Weights};
+use grilly::{ContextDesc, Conv2d, Conv2dConfig, DeviceKind, Input, PaddingMode, Pass, PassOptions, PassPlan, Weights};
 use ndarray::{ArrayD, IxDyn};
 
 #[test]
@@ -22,6 +22,25 @@ fn sizes_follow_the_seeds_formulas() {
             assert_eq!(sizes.bias, channels * 4);
             assert_eq!(sizes.input, n * c * h * w * 4);
             assert_eq!(sizes.output, n * channels * h * w * 4);
+        }
+    }
+}
+
+#[test]
+fn paddings_that_take_memory_are_told_beforehand() {
+    for rig in rigs() {
+        let config = Conv2dConfig { padding: [[1, 1]; 2], ..Conv2dConfig::new(4, 4, [3, 3]) };
+        for (padding_mode, least) in [(PaddingMode::Zeros, 0), (PaddingMode::Reflect, 4 * 4 * 102 * 102)] {
+            let conv = Conv2d::new(&rig.context, Conv2dConfig { padding_mode, ..config.clone() }).expect("legal");
+            let sizes = conv.memory([1, 4, 100, 100]).expect("legal");
+            let plan = PassPlan::new(&conv, Pass::Forward, [1, 4, 100, 100], PassOptions::default(), false);
+            let planned = plan.expect("legal").workspace_bytes();
+            for bytes in
+                [sizes.forward_workspace, sizes.backward_input_workspace, sizes.backward_weight_workspace, planned]
+            {
+                assert!(bytes >= least, "{}, {padding_mode:?}: {bytes} bytes", rig.name);
+                assert!(least > 0 || rig.context.device().kind != DeviceKind::Cpu || bytes == 0, "{bytes} bytes");
+            }
         }
     }
 }

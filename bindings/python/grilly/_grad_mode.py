@@ -6,7 +6,9 @@ import contextlib
 import functools
 import inspect
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, TypeVar, cast
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Mode(threading.local):
@@ -34,8 +36,10 @@ class no_grad(contextlib.ContextDecorator):
     def _recreate_cm(self) -> no_grad:
         return no_grad()
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return _stepwise(function) if inspect.isgeneratorfunction(function) else super().__call__(function)
+    def __call__(self, function: Function) -> Function:
+        if inspect.isgeneratorfunction(function):
+            return cast(Function, _stepwise(function))
+        return super().__call__(function)
 
 
 def _stepwise(function: Callable[..., Any]) -> Callable[..., Any]:
