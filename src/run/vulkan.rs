@@ -297,7 +297,7 @@ fn depart<'a, 'b>(
 /// Packs a weight for both of its uses.
 pub fn pack(context: &Context, device: &Arc<Device>, config: &Conv2dConfig, weight: Input<'_>) -> Result<Packed> {
     // The smallest input there can be: packing depends on the weight alone.
-    let smallest = Conv2dConfig { padding: [[0, 0]; 2], ..config.direct() };
+    let smallest = Conv2dConfig { padding: [[0, 0]; 2], dilation: [1, 1], ..config.direct() };
     let input = [1, smallest.in_channels, smallest.window(0), smallest.window(1)];
     let problem = |pass| Problem::new(&smallest, input, pass, PassOptions::default());
     let raw = Place::of_input(device, &weight, true)?;

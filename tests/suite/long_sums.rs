@@ -6,7 +6,8 @@ use crate::common::contract::Contract;
 use crate::common::data::Kind;
 use crate::common::reference::prepared;
 use crate::common::rigs::rigs;
-use grilly::Precision;
+use grilly::{Conv2d, Conv2dConfig, Input, Precision, Weights};
+use ndarray::{ArrayD, IxDyn};
 
 /// Every device computes a case within the contract, or refuses it in words of which these are some.
 fn within_or(case: &Case, kinds: &[Kind], refusal: Option<&str>) {
@@ -50,6 +51,18 @@ fn many_chains_in_one_total_are_not_too_many() {
     within_or(&wide, &[Kind::OneThenTiny, Kind::OneThenTinyInput], None);
     for name in ["one", "two", "three"] {
         within_or(&Case::new(name, [8, 14_560, 3, 3], 8, [3, 3]), &[Kind::Normal], None);
+    }
+}
+
+#[test]
+fn weights_of_windows_that_span_much_are_packed() {
+    for rig in rigs() {
+        let wide = (1 << 29) - 1;
+        let (dilation, padding) = ([wide; 2], [[wide; 2]; 2]);
+        let config = Conv2dConfig { dilation, padding, ..Conv2dConfig::new(16, 16, [3, 3]) };
+        let conv = Conv2d::new(&rig.context, config).expect("legal");
+        let packed = Weights::new(&conv, Input::Host(ArrayD::ones(IxDyn(&[16, 16, 3, 3])).view()));
+        assert!(packed.is_ok(), "{}: {:?}", rig.name, packed.err());
     }
 }
 

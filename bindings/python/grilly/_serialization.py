@@ -9,6 +9,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import zipfile
 import zlib
 from pathlib import Path
@@ -53,6 +54,8 @@ def save(state_dict: Mapping[str, Any], path: Union[str, os.PathLike]) -> None:
             write(file, arrays)
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, partial)
         os.replace(partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -12,16 +12,21 @@ from .module import Module, nothing_kept
 
 
 class ReLU(Module):
-    """max(x, 0) of every element of a float32 array or Tensor of any shape."""
+    """max(x, 0) of every element of a float32 array or Tensor of any shape.
 
-    def __init__(self) -> None:
+    Args:
+        inplace: whether the input's own memory takes the result.
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
         super().__init__()
+        self.inplace = inplace
         self._kept: Optional[Saved] = None
 
     def forward(self, input: Any) -> Operand:
-        """A new array or Tensor; NaN stays NaN. In training mode, and outside `no_grad()`, a Tensor is also kept for
+        """A new array or Tensor, or the input with other values; NaN stays NaN. In training mode, and outside `no_grad()`, a Tensor is also kept for
         `backward`, which then refuses to run if it was changed."""
-        output = functional.relu(input)
+        output = functional.relu(input, self.inplace)
         self._kept = None
         if self.training and is_grad_enabled():
             # The caller may edit an ndarray; what is kept of it is where it lets gradients through.
@@ -38,3 +43,6 @@ class ReLU(Module):
         if self._kept is None:
             raise nothing_kept(self)
         return functional.relu_backward(grad_output, self._kept.get())
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""

@@ -66,9 +66,11 @@ def conv_transpose1d(
     return _convolve(1, input, weight, bias, stride, padding, dilation, groups, True, output_padding)
 
 
-def relu(input: Any) -> Operand:
-    """`max(input, 0)`, new and of the same shape; NaN stays NaN."""
-    return np.maximum(as_operand(input), np.float32(0))
+def relu(input: Any, inplace: bool = False) -> Operand:
+    """`max(input, 0)` of the same shape; NaN stays NaN. New, or with `inplace` the input itself, which must be a float32
+    array or a Tensor for that."""
+    x = as_operand(input)
+    return np.maximum(x, np.float32(0), out=x if inplace else None)
 
 
 def relu_backward(grad_output: Any, output: Any) -> Operand:

@@ -350,6 +350,18 @@ class TestContainers:
         y -= 5
         assert relu.backward([1, 1, 3, 1]).tolist() == [0, 0, 3, 1]
 
+    def test_relu_in_place_is_the_other_in_the_inputs_memory(self, compute, rng):
+        x = rng.rand(2, 3).astype(np.float32) - 0.5
+        there, relu = grilly.tensor(x, compute), ReLU(inplace=True)
+        expected, dy = np.maximum(x, 0), rng.rand(2, 3).astype(np.float32)
+        assert repr(relu) == "ReLU(inplace=True)" and repr(ReLU()) == "ReLU()"
+        assert relu(there) is there
+        np.testing.assert_array_equal(there.numpy(), expected)
+        np.testing.assert_array_equal(relu.backward(dy), np.where(expected > 0, dy, 0))
+        assert relu(x) is x
+        np.testing.assert_array_equal(x, expected)
+        np.testing.assert_array_equal(relu.backward(dy), np.where(expected > 0, dy, 0))
+
     def test_a_chain_stays_on_the_device(self, compute, rng):
         model = Sequential(Conv2d(2, 3, 3), ReLU(), Conv2d(3, 2, 3), Flatten())
         x = rng.standard_normal((2, 2, 8, 8)).astype(np.float32)

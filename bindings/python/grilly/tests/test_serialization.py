@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import stat
 import zipfile
 from pathlib import Path
 
@@ -92,6 +93,13 @@ class TestEveryFormat:
         with pytest.raises(KeyboardInterrupt):
             grilly.save({"a": np.zeros(3)}, path)
         assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+
+    def test_who_may_read_a_file_stays_so(self, tmp_path, suffix):
+        path = tmp_path / f"state{suffix}"
+        grilly.save({"a": np.ones(2)}, path)
+        path.chmod(0o600)
+        grilly.save({"a": np.zeros(2)}, path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600 and not grilly.load(path)["a"].any()
 
     def test_a_link_stays_a_link(self, tmp_path, suffix):
         target, link = tmp_path / f"target{suffix}", tmp_path / f"link{suffix}"
