@@ -18,9 +18,9 @@ pub(super) struct Chains {
 }
 
 impl Chains {
-    /// Terms of a chain at most, for the contract's Frobenius bound.
-    pub(super) const LONGEST: usize = 1024;
-    /// Chains summed into one total at most; √512 u is what keeps the Frobenius error low.
+    /// What no chain is longer than, for the contract's Frobenius bound.
+    const LONGEST: usize = 1024;
+    /// Chains summed into one total at most: the Frobenius error grows with the root of their number.
     const A_TOTAL: usize = 512;
 
     /// For a sum of `terms`, computed in `passes` of at most `pass` terms, of which one may meet a rounding `more`.
@@ -37,7 +37,7 @@ impl Chains {
             let even = (passes * a_pass).isqrt().clamp(1, Chains::A_TOTAL).max(a_pass);
             chains(a_pass, Some(even))
         };
-        let each = || 1..=pass.max(1);
+        let each = || pass.div_ceil(Chains::LONGEST).max(1)..=pass.max(1);
         let found = each().map(as_needed).find(fits).or_else(|| each().map(in_three).find(fits));
         found.unwrap_or_else(|| in_three(pass.max(1)))
     }

@@ -66,7 +66,7 @@ pub(super) fn correlate(
     let flat = patch.is_flat(gather) && patch.pitch - pixels < MAX_LANES;
     let lane_pixels = if flat { (patch.band - 1) * patch.pitch + pixels } else { pixels };
     let pitch = lane_pixels.next_multiple_of(MAX_LANES);
-    let depth = Chains::new(terms.len(), 1, terms.len(), true).length.min(Chains::LONGEST);
+    let depth = Chains::new(terms.len(), 1, terms.len(), true).length;
     let kernels = kernels(machine.isa);
     let weights = call.a.room(gather.groups * outputs * terms.len())?;
     pack(gather, weight, terms, kernels.len(), weights);

@@ -62,7 +62,7 @@ struct Common {
 
 #[derive(Default)]
 struct State {
-    /// Until its caller knows that no helper is inside: then nobody waits for helpers of another's job.
+    /// Stays until its caller has seen the last helper leave, so that nobody takes another job's helpers for its own.
     job: Option<Job>,
     /// The first panic of a helper in this job.
     panic: Option<Box<dyn Any + Send>>,
@@ -436,7 +436,7 @@ mod tests {
             // Not scoped: a caller that never comes back must not keep the test from saying so.
             std::thread::spawn(move || {
                 for _ in 0..500 {
-                    // Helpers go on for longer than their caller stays awake.
+                    // Helpers go on for longer than their caller stays awake, which only time can bring about.
                     threads.run(3, &|place| std::thread::sleep(WATCH * if place == 0 { 1 } else { 3 }));
                 }
                 done.send(()).unwrap();

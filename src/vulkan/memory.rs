@@ -269,6 +269,10 @@ impl Block {
                 break;
             }
             if waits {
+                // Waiting frees nothing of what is in use.
+                if !device.pool().free.values().any(|free| !free.is_empty()) {
+                    break;
+                }
                 device.drain()?;
             }
             let (mut pool, completed) = (device.pool(), device.observed());
@@ -385,5 +389,23 @@ fn allocation_failure(doing: &str, error: AllocationError) -> Error {
             Error::new(Status::OutOfHostMemory, format!("mapping failed while {doing}: {reason}"))
         }
         other => Error::new(Status::Internal, format!("gpu-allocator failed while {doing}: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_a_driver_refuses_is_not_called_a_bug() {
+        for (result, status) in [
+            (vk::Result::ERROR_OUT_OF_HOST_MEMORY, Status::OutOfHostMemory),
+            (vk::Result::ERROR_TOO_MANY_OBJECTS, Status::OutOfDeviceMemory),
+            (vk::Result::ERROR_UNKNOWN, Status::Internal),
+        ] {
+            // As gpu-allocator 0.28 has it.
+            let error = AllocationError::Internal(format!("Unexpected error in vkAllocateMemory: {result:?}"));
+            assert_eq!(allocation_failure("allocating", error).status(), status, "{result:?}");
+        }
     }
 }

@@ -319,11 +319,24 @@ impl Queues {
 
     /// Waits for everything that was submitted so far.
     pub fn drain(&self, device: &ash::Device) -> std::result::Result<(), vk::Result> {
-        for (at, completed) in self.completed.iter().enumerate() {
-            let queue = self.queue(at);
-            // SAFETY: the lock serialises access to the queue.
-            unsafe { device.queue_wait_idle(queue.raw)? };
-            completed.fetch_max(self.submitted[at].load(Ordering::Acquire), Ordering::AcqRel);
+        if let Some(timelines) = &self.timelines {
+            let submitted = self.submitted();
+            let until = vk::SemaphoreWaitInfo::default().semaphores(timelines).values(&submitted);
+            // SAFETY: the semaphores are this device's, and the structures live until the call returns.
+            while let Err(result) = unsafe { device.wait_semaphores(&until, u64::MAX) } {
+                if result != vk::Result::TIMEOUT {
+                    return Err(result);
+                }
+            }
+            self.observe(device);
+            return Ok(());
+        }
+        // Every lane is on the one queue.
+        let queue = self.queue(0);
+        // SAFETY: the lock serialises access to the queue.
+        unsafe { device.queue_wait_idle(queue.raw)? };
+        for (completed, submitted) in self.completed.iter().zip(self.submitted()) {
+            completed.fetch_max(submitted, Ordering::AcqRel);
         }
         Ok(())
     }

@@ -151,7 +151,8 @@ impl Recorder {
             let serial = &mut serials[point.lane as usize];
             *serial = point.serial.max(*serial);
         }
-        // Where all lanes are one queue, waits for submissions are barriers.
+        // Where all lanes are one queue, waits for submissions are barriers. Elsewhere it stands for a wait for the lane's own
+        // timeline, which takes longer.
         let barrier = !device.overlaps() || device.needs_barrier(lane, &serials);
         Recorder::begin_on(device, lane, Order { after: serials, barrier })
     }
@@ -504,7 +505,7 @@ impl Recorder {
         Ok(point)
     }
 
-    /// Lets the host read what was written. To the device's own later work a submission's end says enough.
+    /// Lets the host read what was written. To the device's own later work its barrier or its wait says enough.
     fn barrier_to_host(&self) {
         let mut written = vk::AccessFlags::TRANSFER_WRITE;
         if self.lane.computes() {

@@ -254,6 +254,13 @@ void check_layer_usage(const Context &context, const Context &other) {
     DeviceTensor weight = std::move(layer.weight);
     check_throws("no weight", "weight", [&] { layer.backward(y); });
     layer.weight = std::move(weight);
+    layer.backward(y);
+    const DeviceTensor taken = std::move(layer.weight_grad);
+    layer.zero_grad();
+    layer.backward(y);
+    CHECK(layer.weight_grad.to_host().data == taken.to_host().data, "a gradient that was moved out did not begin anew");
+    layer.weight_grad = DeviceTensor();
+    layer.bias_grad = DeviceTensor();
 
     layer.training = false;
     const DeviceTensor small(context, Shape{1, 3, 4, 4});

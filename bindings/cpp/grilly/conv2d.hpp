@@ -107,8 +107,8 @@ public:
 
     /// `[N, K, P, Q]` for an input of shape `[N, C, H, W]`.
     Result<Shape> try_output_shape(const Shape &input) const {
-        Shape output{0, 0, 0, 0};
         if (input.rank != 4) return refuse<Shape>();
+        Shape output{0, 0, 0, 0};
         const grilly_status status = grilly_conv2d_output_shape(get(), input.sizes.data(), output.sizes.data());
         return Result<Shape>(status, output);
     }
@@ -178,7 +178,7 @@ public:
 #endif
 
 private:
-    /// Of shapes that are not of images in a batch.
+    /// The error of a shape that has not 4 sizes.
     template <class T, class... Arguments>
     static Result<T> refuse(Arguments... arguments) {
         return Result<T>(GRILLY_ERROR_INVALID_ARGUMENT, T(arguments...), "input: expected [N, C, H, W]");

@@ -48,21 +48,23 @@ def _stepwise(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def steps(*arguments: Any, **named: Any) -> Iterator[Any]:
         generator = function(*arguments, **named)
-        step: Callable[[Any], Any] = generator.send
-        value: Any = None
-        while True:
-            try:
-                with no_grad():
-                    given = step(value)
-            except StopIteration as end:
-                return end.value
-            try:
-                step, value = generator.send, (yield given)
-            except GeneratorExit:
-                with no_grad():
-                    generator.close()
-                raise
-            except BaseException as error:
-                step, value = generator.throw, error
+        try:
+            with no_grad():
+                given = next(generator)
+            while True:
+                try:
+                    sent = yield given
+                except GeneratorExit:
+                    with no_grad():
+                        generator.close()
+                    raise
+                except BaseException as error:
+                    with no_grad():
+                        given = generator.throw(error)
+                else:
+                    with no_grad():
+                        given = generator.send(sent)
+        except StopIteration as end:
+            return end.value
 
     return steps

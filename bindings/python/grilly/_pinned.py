@@ -39,6 +39,7 @@ def host_empty(shape: Union[int, tuple[int, ...]], compute: Target = None) -> np
     fork.
 
     Raises:
+        ValueError: for anything else as `compute`.
         OutOfMemoryError: also beyond a fourth of the machine's memory.
     """
     return np.asarray(_Block(chosen(compute)._context.value, sizes_of(shape)))

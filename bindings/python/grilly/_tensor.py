@@ -133,7 +133,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         layers share, whichever it is; or any Compute. A Tensor that is there already is returned itself."""
         if target == "cpu":
             return self.numpy()
-        compute = chosen(target)
+        compute = chosen(target, "'cpu', 'vulkan' or a grilly.Compute")
         return self if self._compute is compute else tensor(self, compute)
 
     def reshape(self, *shape: Any) -> Tensor:
@@ -338,14 +338,14 @@ def _allocated(shape: Shape, target: Target, create: Any) -> Tensor:
     return Tensor(compute, _Memory(compute, _elements(sizes), create), sizes)
 
 
-def chosen(target: Target) -> Compute:
+def chosen(target: Target, legal: str = "'vulkan' or a grilly.Compute") -> Compute:
     from ._context import Compute, default_compute  # which needs this module
 
     if target is None or target == "vulkan":
         return default_compute()
     if isinstance(target, Compute):
         return target
-    raise ValueError(f"device is {target!r}, expected 'vulkan' or a grilly.Compute, or 'cpu' where something moves")
+    raise ValueError(f"device is {target!r}, expected {legal}")
 
 
 def sizes_of(shape: Any, inferred: bool = False) -> tuple[int, ...]:

@@ -319,8 +319,9 @@ def _array(value: Any, name: str, axes: int = 4) -> Operand:
 
 def _check_tensors(**operands: Any) -> None:
     for name, operand in operands.items():
-        if operand is not None and not isinstance(as_operand(operand, name), Tensor):
-            raise TypeError(f"{name} is a {type(operand).__name__}, expected a Tensor")
+        held = getattr(operand, "_grilly_array", operand)
+        if operand is not None and not isinstance(held, Tensor):
+            raise TypeError(f"{name} is a {type(held).__name__}, expected a Tensor")
 
 
 def _check_out(out: Any) -> None:

@@ -138,7 +138,7 @@ class _ConvNd(Module):
 
     def backward(self, grad_output: Any) -> Operand:
         """The gradient with respect to the latest forward's input, of its shape, a Tensor if `grad_output` is one; adds
-        to `weight.grad` and `bias.grad` where they are required, now and in that forward. A weight in host memory must be as it was in that
+        to the `grad` of weight and bias, of those whose `requires_grad` was set in that forward and is now. A weight in host memory must be as it was in that
         forward: update it afterwards.
 
         Raises:
