@@ -49,8 +49,8 @@ impl Import {
 }
 
 impl Imported {
-    /// Memory for a buffer as `create` has it, imported if the device can. Of the pool's memory of this kind, `held` bytes are
-    /// held already.
+    /// Memory for a buffer as `create` has it, imported if the device can. Of the pool's memory of this kind, `held` bytes
+    /// are held already.
     ///
     /// # Errors
     /// `OutOfHostMemory` beyond the share of the machine's memory that this may take, or if there is none.

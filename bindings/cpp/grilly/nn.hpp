@@ -319,7 +319,8 @@ private:
         return Result<T>(status, std::move(*y));
     }
 
-    /// Zeros of the parameter's shape, if there is no gradient yet. If the parameter holds nothing, the call will say so.
+    /// Zeros of the parameter's shape, if there is no gradient yet. If the parameter holds nothing, the call will say
+    /// so.
     static grilly_status try_start_grad(const T &parameter, T &grad) {
         if (!detail::is_empty(grad) || detail::is_empty(parameter)) return GRILLY_OK;
         auto zeros = detail::like(parameter, detail::shape_of(parameter));

@@ -24,8 +24,8 @@ def is_grad_enabled() -> bool:
 
 
 class no_grad(contextlib.ContextDecorator):
-    """Layers called inside keep no input, and their `backward` raises. For this thread; also a decorator, of a generator
-    function for what it does between its yields."""
+    """Layers called inside keep no input, and their `backward` raises. For this thread; also a decorator, of a
+    generator function for what it does between its yields."""
 
     def __enter__(self) -> None:
         self._before, _mode.enabled = _mode.enabled, False

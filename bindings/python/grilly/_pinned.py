@@ -33,7 +33,8 @@ class _Block:
 
 def host_empty(shape: Union[int, tuple[int, ...]], compute: Target = None) -> np.ndarray:
     """A float32 ndarray whose values are unspecified until they are written, in memory that the device of `compute`
-    (None or "vulkan": the one that layers share) reaches without a copy on the way; for inputs that are filled again and again.
+    (None or "vulkan": the one that layers share) reaches without a copy on the way; for inputs that are filled again
+    and again.
 
     The memory returns to a pool when the last array that views it is gone, and outlives `Compute.cleanup()` and a
     fork.

@@ -3,8 +3,8 @@
     import grilly.torch
     conv = grilly.torch.Conv2d(3, 16, 3, padding=1)     # in place of torch.nn.Conv2d
 
-Tensors are float32 and in CPU memory, which grilly reads and writes where it is (negated views are copied); the device that computes is the one
-that all layers share. Gradients can be taken once: there is no double backward.
+Tensors are float32 and in CPU memory, which grilly reads and writes where it is (negated views are copied); the device
+that computes is the one that all layers share. Gradients can be taken once: there is no double backward.
 """
 
 from __future__ import annotations

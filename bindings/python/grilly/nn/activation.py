@@ -24,8 +24,8 @@ class ReLU(Module):
         self._kept: Optional[Saved] = None
 
     def forward(self, input: Any) -> Operand:
-        """A new array or Tensor, or the input with other values; NaN stays NaN. In training mode, and outside `no_grad()`, a Tensor is also kept for
-        `backward`, which then refuses to run if it was changed."""
+        """A new array or Tensor, or the input with other values; NaN stays NaN. In training mode, and outside
+        `no_grad()`, a Tensor is also kept for `backward`, which then refuses to run if it was changed."""
         output = functional.relu(input, self.inplace)
         self._kept = None
         if self.training and is_grad_enabled():

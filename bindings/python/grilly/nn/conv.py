@@ -138,8 +138,8 @@ class _ConvNd(Module):
 
     def backward(self, grad_output: Any) -> Operand:
         """The gradient with respect to the latest forward's input, of its shape, a Tensor if `grad_output` is one; adds
-        to the `grad` of weight and bias, of those whose `requires_grad` was set in that forward and is now. A weight in host memory must be as it was in that
-        forward: update it afterwards.
+        to the `grad` of weight and bias, of those whose `requires_grad` was set in that forward and is now. A weight in
+        host memory must be as it was in that forward: update it afterwards.
 
         Raises:
             RuntimeError: before any forward, after one that kept nothing (`eval()`, `no_grad()`), for a

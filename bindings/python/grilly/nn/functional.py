@@ -67,8 +67,8 @@ def conv_transpose1d(
 
 
 def relu(input: Any, inplace: bool = False) -> Operand:
-    """`max(input, 0)` of the same shape; NaN stays NaN. New, or with `inplace` the input itself, which must be a float32
-    array or a Tensor for that."""
+    """`max(input, 0)` of the same shape; NaN stays NaN. New, or with `inplace` the input itself, which must be a
+    float32 array or a Tensor for that."""
     x = as_operand(input)
     return np.maximum(x, np.float32(0), out=x if inplace else None)
 
