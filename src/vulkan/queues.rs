@@ -99,9 +99,10 @@ impl Layout {
         self.places[lane as usize].0
     }
 
-    /// The first lane on the same queue as this one.
-    fn owner(&self, lane: usize) -> usize {
-        self.places.iter().position(|other| *other == self.places[lane]).unwrap_or(lane)
+    /// The first lane on the same queue.
+    fn owner(&self, lane: Lane) -> usize {
+        let place = self.places[lane as usize];
+        self.places.iter().position(|other| *other == place).unwrap_or(0)
     }
 }
 
@@ -202,7 +203,7 @@ impl Queues {
 
     /// Whether a lane needs a barrier to begin after one of its own submissions, since none came in between.
     pub fn needs_barrier(&self, lane: Lane, after: &Serials) -> bool {
-        after[lane as usize] > self.queue(lane as usize).preceded[lane as usize][lane as usize]
+        after[lane as usize] > self.queue(lane).preceded[lane as usize][lane as usize]
     }
 
     /// Submits to a lane, and says which of the lane's it is. Where there are no timelines, the fence says when it is done,
@@ -219,7 +220,7 @@ impl Queues {
         let mut values = [0; LANES];
         let mut count = 0;
         let stages = [vk::PipelineStageFlags::ALL_COMMANDS; LANES];
-        let mut queue = self.queue(lane as usize);
+        let mut queue = self.queue(lane);
         let counter = &self.submitted[lane as usize];
         let serial = counter.load(Ordering::Acquire) + 1;
         let (signals, signal_values, commands) = ([self.timeline(lane)], [serial], [commands]);
@@ -293,7 +294,7 @@ impl Queues {
     }
 
     /// A lane's queue, for one user at a time.
-    fn queue(&self, lane: usize) -> MutexGuard<'_, Queue> {
+    fn queue(&self, lane: Lane) -> MutexGuard<'_, Queue> {
         self.queues[self.layout.owner(lane)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -332,7 +333,7 @@ impl Queues {
             return Ok(());
         }
         // Every lane is on the one queue.
-        let queue = self.queue(0);
+        let queue = self.queue(Lane::Compute);
         // SAFETY: the lock serialises access to the queue.
         unsafe { device.queue_wait_idle(queue.raw)? };
         for (completed, submitted) in self.completed.iter().zip(self.submitted()) {

@@ -26,6 +26,17 @@ fn holds(
     move |rig, case, (data, expected)| check(contract, expected, &compute(&rig.context, case, data, &request)?)
 }
 
+/// `with` says what is special about the devices.
+fn small_integers_are_exact(with: &str, rigs: &[Rig], cases: &[Case]) {
+    sweep(
+        &format!("IEEE in device memory on small integers{with}, exactly equal"),
+        rigs,
+        cases,
+        prepared(Kind::Integers, false),
+        holds(Contract::Exact, Request::new(Precision::Ieee, Placement::Device)),
+    );
+}
+
 #[test]
 fn fp32_meets_its_contract_on_every_case() {
     sweep(
@@ -39,13 +50,7 @@ fn fp32_meets_its_contract_on_every_case() {
 
 #[test]
 fn small_integers_are_exact_under_ieee_on_every_case() {
-    sweep(
-        "IEEE in device memory on small integers, exactly equal",
-        shared_rigs(),
-        &table().cases,
-        prepared(Kind::Integers, false),
-        holds(Contract::Exact, Request::new(Precision::Ieee, Placement::Device)),
-    );
+    small_integers_are_exact("", shared_rigs(), &table().cases);
 }
 
 #[test]
@@ -53,13 +58,7 @@ fn every_tile_is_exact_on_small_integers_and_gives_the_same_bits_every_time() {
     let cases = spread(90, &BRIEF);
     for tile in 0..TILE_SIZES.len() {
         let rigs = tile_rigs(tile);
-        sweep(
-            &format!("IEEE in device memory on small integers with tile {tile}, exactly equal"),
-            &rigs,
-            &cases,
-            prepared(Kind::Integers, false),
-            holds(Contract::Exact, Request::new(Precision::Ieee, Placement::Device)),
-        );
+        small_integers_are_exact(&format!(" with tile {tile}"), &rigs, &cases);
         // Device tensors begin on no boundary, and are stored by elements; those of the host by vectors, where they fit.
         let host = Request::new(Precision::Ieee, Placement::Host);
         sweep(
@@ -78,13 +77,7 @@ fn every_kernel_is_exact_on_small_integers_keeps_infinities_apart_and_gives_the_
     let cases = spread(90, &WIDE);
     for kernel in CHOICES {
         let rigs = kernel_rigs(kernel);
-        sweep(
-            &format!("IEEE in device memory on small integers with {kernel}, exactly equal"),
-            &rigs,
-            &cases,
-            prepared(Kind::Integers, false),
-            holds(Contract::Exact, Request::new(Precision::Ieee, Placement::Device)),
-        );
+        small_integers_are_exact(&format!(" with {kernel}"), &rigs, &cases);
         sweep(
             &format!("FP32 on NonFinite with {kernel}"),
             &rigs,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Optional
 
 from . import _abi
 from ._arrays import host_view
-from ._tensor import Operand, Target, Tensor, elementwise, empty, tensor
+from ._tensor import MOVES, Operand, Target, Tensor, chosen, elementwise, empty, tensor
 
 if TYPE_CHECKING:
     from ._context import Compute
@@ -46,7 +46,7 @@ def moved(value: Operand, target: Target) -> Operand:
     is there already."""
     if isinstance(value, Tensor):
         return value.to(target)
-    return value if target == "cpu" else tensor(value, target)
+    return value if target == "cpu" else tensor(value, chosen(target, MOVES))
 
 
 def relu_backward(dy: Operand, y: Operand) -> Tensor:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Target = Union["Compute", str, None]
 Shape = Union[int, "tuple[int, ...]"]
 
+#: The targets of what may also move to host memory, as an error names them.
+MOVES = "'cpu', 'vulkan' or a grilly.Compute"
+
 #: The ufuncs that run on the device.
 _OPERATIONS = {
     np.add: _abi.OP_ADD,
@@ -133,7 +136,7 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
         layers share, whichever it is; or any Compute. A Tensor that is there already is returned itself."""
         if target == "cpu":
             return self.numpy()
-        compute = chosen(target, "'cpu', 'vulkan' or a grilly.Compute")
+        compute = chosen(target, MOVES)
         return self if self._compute is compute else tensor(self, compute)
 
     def reshape(self, *shape: Any) -> Tensor:

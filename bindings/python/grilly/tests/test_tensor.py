@@ -267,8 +267,9 @@ class TestPlaces:
             assert_same(elsewhere.add_(1), a + np.float32(1))
             assert_same(x.copy_(elsewhere), a + np.float32(1))
         for target in ("gpu", "cuda", 0):
-            with pytest.raises(ValueError, match="expected ('cpu', )?'vulkan' or a grilly.Compute"):
-                x.to(target)
+            for moving in (x, Conv2d(1, 1, 1)):
+                with pytest.raises(ValueError, match="expected 'cpu', 'vulkan' or a grilly.Compute"):
+                    moving.to(target)
 
     def test_pickle_and_deepcopy(self, fresh, rng) -> None:
         a = normal(rng, 2, 3)
